@@ -1,0 +1,57 @@
+// The Python module. Each op's entry is in bind/<op>.h; the words for a user's mistakes are in langevin_ext/ops, the only
+// caller.
+#include <string>
+
+#include "bind/common.h"
+#include "bind/langevin_step.h"
+#include "bind/noise.h"
+
+#if !defined(LV_MODULE_NAME)
+#define LV_MODULE_NAME _C
+#endif
+
+namespace lv {
+
+extern const char* kSourceHash;
+extern const char* kCudaArchs;
+extern const char* kNoCudaReason;
+
+namespace {
+
+py::dict build_info() {
+  py::dict info;
+  info["source_hash"] = kSourceHash;
+  info["compiler"] = __VERSION__;
+#if defined(LV_WITH_CUDA)
+  info["cuda"] = true;
+  info["cuda_archs"] = kCudaArchs;
+  info["cuda_runtime"] = runtime_version();
+  info["cuda_driver"] = driver_version();
+#else
+  info["cuda"] = false;
+  info["no_cuda_reason"] = kNoCudaReason;
+#endif
+  return info;
+}
+
+std::string why_no_cuda(int device) {
+#if defined(LV_WITH_CUDA)
+  return why_no_kernel_runs(device);
+#else
+  (void)device;
+  return std::string("the native core was built without CUDA: ") + kNoCudaReason;
+#endif
+}
+
+}  // namespace
+}  // namespace lv
+
+PYBIND11_MODULE(LV_MODULE_NAME, m) {
+  m.doc() = "Native core of langevin_ext; use langevin_ext.ops.";
+  m.def("init", &lv::init_exchange_api, "Takes the DLPack exchange table of torch.Tensor.");
+  m.def("build_info", &lv::build_info);
+  m.def("why_no_cuda", &lv::why_no_cuda);
+  m.def("langevin_step", &lv::langevin_step);
+  m.def("philox_words", &lv::noise_fill<int64_t>);
+  m.def("philox_normal", &lv::noise_fill<float>);
+}

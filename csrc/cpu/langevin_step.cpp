@@ -1,0 +1,43 @@
+#include "../langevin_step.h"
+
+#include "noise_buffer.h"
+#include "parallel.h"
+
+namespace lv {
+namespace {
+
+template <typename X, typename S>
+LV_CLONES void step_chunk(const LangevinStep<X, S>& p, int64_t sample, int64_t begin, int64_t end) {
+  X* x = p.x + sample * p.shape.elements();
+  const S* score = p.score + sample * p.shape.elements();
+  const bool dense = !p.x_channels_last && !p.score_channels_last && p.mask == nullptr;
+  float z[kNoiseBuffer];
+  for (int64_t from = begin; from < end; from += kNoiseBuffer) {
+    const int64_t count = std::min(kNoiseBuffer, end - from);
+    fill_noise(p.key, p.first + static_cast<uint32_t>(sample), from, count, z);
+    if (dense) {
+      for (int64_t i = 0; i < count; ++i) x[from + i] = p.moved(x[from + i], score[from + i], z[i]);
+      continue;
+    }
+    for (int64_t i = 0; i < count; ++i) {
+      if (p.is_known(sample, from + i)) continue;
+      X& element = x[memory_offset(p.shape, p.x_channels_last, from + i)];
+      element = p.moved(element, score[memory_offset(p.shape, p.score_channels_last, from + i)], z[i]);
+    }
+  }
+}
+
+}  // namespace
+
+template <typename X, typename S>
+void langevin_step_cpu(const LangevinStep<X, S>& p, int threads) {
+  parallel_chunks(p.shape.samples, p.shape.elements(), threads,
+                  [&](int64_t sample, int64_t begin, int64_t end) { step_chunk(p, sample, begin, end); });
+}
+
+template void langevin_step_cpu(const LangevinStep<float, float>&, int);
+template void langevin_step_cpu(const LangevinStep<float, bfloat16>&, int);
+template void langevin_step_cpu(const LangevinStep<float, float16>&, int);
+template void langevin_step_cpu(const LangevinStep<double, double>&, int);
+
+}  // namespace lv

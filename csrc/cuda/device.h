@@ -1,0 +1,26 @@
+// What the bindings ask of the CUDA runtime.
+#pragma once
+
+#include <string>
+
+namespace lv {
+
+// Makes `device` current and puts the previous one back.
+class DeviceGuard {
+ public:
+  explicit DeviceGuard(int device);
+  ~DeviceGuard();
+  DeviceGuard(const DeviceGuard&) = delete;
+  DeviceGuard& operator=(const DeviceGuard&) = delete;
+
+ private:
+  int previous_ = 0;
+  int device_ = 0;
+};
+
+// "" where a kernel of this binary can run on `device`, else the runtime's reason (no driver, too old, no image).
+std::string why_no_kernel_runs(int device);
+int runtime_version();
+int driver_version();  // 0 without a driver
+
+}  // namespace lv

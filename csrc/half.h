@@ -1,0 +1,94 @@
+// Storage types of 16 bits and their conversions to and from float, round to nearest even, on host and device.
+#pragma once
+
+#include "common.h"
+
+#if defined(__CUDACC__) && !defined(LV_EMULATE)
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#endif
+
+namespace lv {
+
+struct float16 {
+  uint16_t bits;
+};
+struct bfloat16 {
+  uint16_t bits;
+};
+
+// The type in which elements of T are computed with.
+template <typename T>
+struct ComputeType {
+  using type = float;
+};
+template <>
+struct ComputeType<double> {
+  using type = double;
+};
+template <typename T>
+using Compute = typename ComputeType<T>::type;
+
+LV_HD float load(float a) { return a; }
+LV_HD double load(double a) { return a; }
+
+LV_HD float load(bfloat16 a) { return bit_cast<float>(static_cast<uint32_t>(a.bits) << 16); }
+
+// Without an F16C instruction set: the exponent is moved by a product, which also normalises the subnormals.
+LV_HD float load(float16 a) {
+#if defined(__CUDA_ARCH__)
+  return __half2float(__ushort_as_half(a.bits));
+#elif defined(__FLT16_MAX__)
+  return static_cast<float>(bit_cast<_Float16>(a.bits));
+#else
+  const uint32_t magnitude = (a.bits & 0x7FFFu) << 13;
+  const float scaled = bit_cast<float>(magnitude) * 0x1p112f;
+  const uint32_t bits = bit_cast<uint32_t>(scaled);
+  const uint32_t special = magnitude >= 0x0F800000u ? 0x7F800000u | magnitude : bits;
+  return bit_cast<float>(special | static_cast<uint32_t>(a.bits & 0x8000u) << 16);
+#endif
+}
+
+template <typename T>
+LV_HD T store(Compute<T> a);
+
+template <>
+LV_HD float store<float>(float a) {
+  return a;
+}
+template <>
+LV_HD double store<double>(double a) {
+  return a;
+}
+
+template <>
+LV_HD bfloat16 store<bfloat16>(float a) {
+  const uint32_t bits = bit_cast<uint32_t>(a);
+  const uint32_t rounded = (bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16;
+  const bool is_nan = (bits & 0x7FFFFFFFu) > 0x7F800000u;
+  return {static_cast<uint16_t>(is_nan ? 0x7FC0u : rounded)};
+}
+
+template <>
+LV_HD float16 store<float16>(float a) {
+#if defined(__CUDA_ARCH__)
+  return {__half_as_ushort(__float2half_rn(a))};
+#elif defined(__FLT16_MAX__)
+  return {bit_cast<uint16_t>(static_cast<_Float16>(a))};
+#else
+  const uint32_t bits = bit_cast<uint32_t>(a);
+  const uint32_t sign = (bits >> 16) & 0x8000u;
+  const uint32_t magnitude = bits & 0x7FFFFFFFu;
+  uint32_t result;
+  if (magnitude >= 0x47800000u) {  // 65536 and above, infinity, NaN
+    result = magnitude > 0x7F800000u ? 0x7E00u : 0x7C00u;
+  } else if (magnitude < 0x38800000u) {  // subnormal: adding 1/2 leaves the rounded result in the last bits
+    result = bit_cast<uint32_t>(bit_cast<float>(magnitude) + 0.5f) - 0x3F000000u;
+  } else {
+    result = (magnitude - 0x38000000u + 0x0FFFu + ((magnitude >> 13) & 1u)) >> 13;
+  }
+  return {static_cast<uint16_t>(sign | result)};
+#endif
+}
+
+}  // namespace lv

@@ -1,0 +1,12 @@
+"""The fused operations: one function each, on the native core where it can run and on `reference` where it cannot.
+
+Each is registered with torch.library (schema, fake, autograd), so that it works under autograd, torch.compile and
+inference mode alike. Randomness is always a function of (seed, stream, step, first + sample, element) alone; see
+`langevin_ext.noise`.
+"""
+
+from ..reference import dsm_loss, instance_norm_plus, perturb
+from .langevin_step import langevin_step
+from .philox import philox_normal, philox_words
+
+__all__ = ["dsm_loss", "instance_norm_plus", "langevin_step", "perturb", "philox_normal", "philox_words"]

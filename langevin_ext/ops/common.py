@@ -1,0 +1,60 @@
+"""What every op needs: registration with torch.library, and the checks of what a user can get wrong."""
+
+import torch
+
+_library = torch.library.Library("langevin_ext", "DEF")
+STATE = (torch.float32, torch.float64)
+ACTIVATION = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+
+def define(schema, implementation, fake):
+    """Registers one implementation for every device; it asks for the native core itself."""
+    name = schema.split("(")[0]
+    _library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
+    _library.impl(name, implementation, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"langevin_ext::{name}", fake, lib=_library)
+    return getattr(torch.ops.langevin_ext, name).default
+
+
+def signed(seed):
+    """Schemas carry int64; the core reads the same 64 bits as unsigned."""
+    return seed - 2**64 if seed >= 2**63 else seed
+
+
+def unsigned(seed):
+    return seed % 2**64
+
+
+def dense(tensor):
+    """The tensor itself where it is contiguous or channels-last, else a contiguous copy."""
+    if tensor.is_contiguous() or (tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last)):
+        return tensor
+    return tensor.contiguous()
+
+
+def written(tensor):
+    """Tells autograd that a kernel wrote into `tensor`, so that a stale gradient is an error and not a wrong number."""
+    if not tensor.is_inference():
+        torch.autograd.graph.increment_version(tensor)
+
+
+def check_tensor(name, label, tensor, dtypes):
+    if not isinstance(tensor, torch.Tensor):
+        raise TypeError(f"{name}: {label} must be a tensor, got {type(tensor).__name__}")
+    if tensor.dtype not in dtypes:
+        allowed = ", ".join(str(d).removeprefix("torch.") for d in dtypes)
+        raise TypeError(f"{name}: {label} must be {allowed}, got {str(tensor.dtype).removeprefix('torch.')}")
+
+
+def check_like(name, label, tensor, x_label, x, shape=None):
+    shape = x.shape if shape is None else shape
+    if tensor.shape != shape:
+        raise ValueError(f"{name}: {label} must have shape {tuple(shape)} to go with {x_label}, "
+                         f"got {tuple(tensor.shape)}")
+    if tensor.device != x.device:
+        raise ValueError(f"{name}: {label} must be on {x_label}'s device {x.device}, got {tensor.device}")
+
+
+def check_batch(name, label, x):
+    if x.dim() < 2:
+        raise ValueError(f"{name}: {label} must have shape (samples, ...), got {tuple(x.shape)}")

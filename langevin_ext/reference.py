@@ -1,0 +1,196 @@
+"""Every op in plain torch: the oracle of the tests, the fallback without the native core, the baseline of benchmarks.
+
+The names and arguments are those of `langevin_ext.ops`. Arithmetic is done in float32, or in float64 for float64
+input; half precision input is rounded once, at the end. Only the noise is more than plain arithmetic: its normals
+are defined by single-rounded fused multiply-adds, reproduced here exactly in float64.
+"""
+
+import torch
+
+# Coefficients of log1p, sin and cos, lowest first, fitted by csrc/fit_polynomials.py; the same as in csrc/philox.h.
+LOG = [float.fromhex(c) for c in (
+    "0x1.555506p-2", "-0x1.000422p-2", "0x1.99d2f4p-3", "-0x1.54fbc8p-3",
+    "0x1.1e6f28p-3", "-0x1.f01124p-4", "0x1.215b08p-3", "-0x1.30287ap-3")]
+SIN = [float.fromhex(c) for c in ("-0x1.555546p-3", "0x1.11077ep-7", "-0x1.9956b6p-13")]
+COS = [float.fromhex(c) for c in ("0x1.55554ap-5", "-0x1.6c0c1ap-10", "0x1.99e0eep-16")]
+LN2 = float.fromhex("0x1.62e43p-1")
+TURN = float.fromhex("0x1.921fb6p-30")  # 2 pi 2^-32 in float32
+MASK32 = 0xFFFFFFFF
+
+
+def philox_words(shape, *, seed, step=0, first=0, stream=0, device=None) -> torch.Tensor:
+    """Philox4x32-10 words as int64 in [0, 2^32); see `langevin_ext.noise.words`."""
+    check_counter("philox_words", seed, step, first, stream, shape)
+    samples, elements = shape[0], 1
+    for size in shape[1:]:
+        elements *= size
+    blocks = (elements + 3) // 4
+    counter = [
+        torch.arange(blocks, dtype=torch.int64, device=device).expand(samples, blocks),
+        torch.full((1, 1), step, dtype=torch.int64, device=device),
+        (first + torch.arange(samples, dtype=torch.int64, device=device))[:, None],
+        torch.full((1, 1), stream, dtype=torch.int64, device=device),
+    ]
+    lanes = philox_rounds(counter, seed & MASK32, (seed >> 32) & MASK32)
+    lanes = torch.stack([lane.expand(samples, blocks) for lane in lanes], dim=-1)
+    return lanes.reshape(samples, 4 * blocks)[:, :elements].reshape(shape).contiguous()
+
+
+def philox_rounds(counter, key0, key1, rounds=10):
+    """The Philox4x32 bijection on four int64 tensors of 32-bit words (Salmon et al. 2011, section 4.3)."""
+    c0, c1, c2, c3 = counter
+    for _ in range(rounds):
+        high0, low0 = _multiply_high_low(c0, 0xD2511F53)
+        high1, low1 = _multiply_high_low(c2, 0xCD9E8D57)
+        c0, c1, c2, c3 = high1 ^ c1 ^ key0, low1, high0 ^ c3 ^ key1, low0
+        key0, key1 = (key0 + 0x9E3779B9) & MASK32, (key1 + 0xBB67AE85) & MASK32
+    return c0, c1, c2, c3
+
+
+def _multiply_high_low(a, constant):
+    """The two halves of the 64-bit product, without the sign bit of int64 getting in the way."""
+    low = (a & 0xFFFF) * constant
+    high = (a >> 16) * constant + (low >> 16)
+    return high >> 16, ((high & 0xFFFF) << 16) | (low & 0xFFFF)
+
+
+def philox_normal(shape, *, seed, step=0, first=0, stream=0, device=None) -> torch.Tensor:
+    """Standard normals, float32, bit-equal to the native core; see `langevin_ext.noise.normal`."""
+    elements = 1
+    for size in shape[1:]:
+        elements *= size
+    blocks = (elements + 3) // 4
+    words = philox_words((shape[0], 4 * blocks), seed=seed, step=step, first=first, stream=stream, device=device)
+    return box_muller(words).reshape(shape[0], 4 * blocks)[:, :elements].reshape(shape).contiguous()
+
+
+def box_muller(words):
+    """Pairs of words (w0, w1) to pairs of normals: sqrt(-2 ln u0) (cos, sin)(2 pi u1), u = (w + 1/2) 2^-32.
+
+    The angle is reduced exactly in integers; u0 near 1 is taken from the other side, so that ln u0 keeps its relative
+    accuracy. Each operation rounds once to float32, as in philox.h.
+    """
+    w0, w1 = words.reshape(-1, 2).unbind(1)
+    # torch's float32 square root is not always correctly rounded; float64's, rounded to float32, is.
+    radius = torch.sqrt(-2.0 * _log_uniform(w0).double()).float()
+    quadrant = ((w1 + 2**29) >> 30) & 3
+    rest = w1 - (quadrant << 30)
+    rest = torch.where(rest >= 2**31, rest - 2**32, rest)
+    a = _fma(rest.to(torch.float32), TURN, TURN / 2)
+    s = a * a
+    sine = _fma(a * s, _horner(s, SIN), a)
+    cosine = _fma(s * s, _horner(s, COS), _fma(s, -0.5, 1.0))
+    swap = (quadrant & 1).bool()
+    along = torch.where(swap, sine, cosine)
+    across = torch.where(swap, cosine, sine)
+    along = torch.where((quadrant == 1) | (quadrant == 2), -along, along)
+    across = torch.where(quadrant >= 2, -across, across)
+    return torch.stack([radius * along, radius * across], dim=1)
+
+
+def _log_uniform(word):
+    """ln((word + 1/2) 2^-32), float32: exponent and mantissa in [2/3, 4/3), then log1p of f = mantissa - 1."""
+    near_one = word >= 0xAAAAAAAB  # u > 2/3: f = -(2^32 - word - 1/2) 2^-32 without cancellation
+    scaled = word.to(torch.float32) + 0.5
+    bits = scaled.view(torch.int32)
+    exponent = (bits - 0x3F2AAAAB) >> 23
+    f = (bits - (exponent << 23)).view(torch.float32) - 1.0
+    f = torch.where(near_one, ((MASK32 - word).to(torch.float32) + 0.5) * -(2.0**-32), f)
+    exponent = torch.where(near_one, 0, exponent - 32).to(torch.float32)
+    log1p = _fma(f * f, _fma(f, _horner(f, LOG), -0.5), f)
+    return _fma(exponent, LN2, log1p)
+
+
+def _horner(t, coefficients):
+    result = torch.full_like(t, coefficients[-1])
+    for c in reversed(coefficients[:-1]):
+        result = _fma(result, t, c)
+    return result
+
+
+def _fma(a, b, c):
+    """a b + c of float32 values, rounded once.
+
+    The product is exact in float64; the sum is rounded to odd (Boldo and Melquiond 2008), which makes the rounding to
+    float32 that follows the only one.
+    """
+    c = torch.as_tensor(c, dtype=torch.float64, device=a.device)
+    product = a.double() * (b.double() if torch.is_tensor(b) else b)
+    total = product + c
+    back = total - product
+    error = (product - (total - back)) + (c - back)
+    bits = total.view(torch.int64)
+    even = (bits & 1) == 0
+    step = torch.where((error > 0) == (total > 0), 1, -1)
+    return torch.where(even & (error != 0), bits + step, bits).view(torch.float64).to(torch.float32)
+
+
+def check_counter(name, seed, step, first, stream, shape):
+    """Raises ValueError where a coordinate of the noise does not fit its words."""
+    for label, value, limit in (("seed", seed, 2**64), ("step", step, 2**32), ("stream", stream, 2**32)):
+        if not 0 <= value < limit:
+            raise ValueError(f"{name}: {label} must be in [0, 2^{limit.bit_length() - 1}), got {value}")
+    if not shape:
+        raise ValueError(f"{name}: shape must be (samples, ...), got ()")
+    if first < 0 or first + shape[0] > 2**32:
+        raise ValueError(f"{name}: first must be in [0, 2^32 - {shape[0]}], got {first}")
+    elements = 1
+    for size in shape[1:]:
+        elements *= size
+    if elements >= 2**34:
+        raise ValueError(f"{name}: a sample must have fewer than 2^34 elements, got {elements}")
+
+
+def _per_sample(values, x):
+    return values.to(_compute_dtype(x)).view(-1, *[1] * (x.dim() - 1))
+
+
+def _compute_dtype(x):
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def _noise_like(x, seed, step, first, stream):
+    z = philox_normal(tuple(x.shape), seed=seed, step=step, first=first, stream=stream, device=x.device)
+    return z.to(_compute_dtype(x))
+
+
+def langevin_step(x, score, score_coef, noise_coef, *, seed, step, first=0, stream=0, mask=None) -> torch.Tensor:
+    """x <- x + score_coef score + noise_coef z in place; see `langevin_ext.ops.langevin_step`."""
+    z = _noise_like(x, seed, step, first, stream)
+    moved = x + score_coef * score.to(x.dtype) + noise_coef * z
+    return x.copy_(moved if mask is None else torch.where(mask, x, moved))
+
+
+def perturb(x, sigma, *, seed, step, first=0, stream=3) -> torch.Tensor:
+    """x + sigma z; see `langevin_ext.ops.perturb`."""
+    z = _noise_like(x, seed, step, first, stream)
+    return (x.to(z.dtype) + _per_sample(sigma, x) * z).to(x.dtype)
+
+
+def dsm_loss(score, sigma, *, seed, step, first=0, stream=3, anneal_power=2.0) -> torch.Tensor:
+    """1/2 sigma^(p-2) |sigma score + z|^2 per sample; see `langevin_ext.ops.dsm_loss`."""
+    z = _noise_like(score, seed, step, first, stream)
+    residual = _per_sample(sigma, score) * score.to(z.dtype) + z
+    return 0.5 * sigma.to(z.dtype) ** (anneal_power - 2.0) * residual.square().flatten(1).sum(1)
+
+
+def instance_norm_plus(x, weight, level=None, *, form="official", eps=1e-5, elu=False, residual=None):
+    """Conditional instance normalisation++; see `langevin_ext.ops.instance_norm_plus`."""
+    total = x if residual is None else x + residual
+    channels = x.shape[1]
+    compute = total.to(_compute_dtype(x))
+    rows = weight.to(compute.dtype)[torch.zeros(len(x), dtype=torch.int64, device=x.device) if level is None else level]
+    gamma, alpha, *beta = rows[:, :, None, None].split(channels, dim=1)
+    beta = beta[0] if beta else torch.zeros_like(gamma)
+    mean = compute.mean(dim=(2, 3), keepdim=True)
+    variance = (compute - mean).square().mean(dim=(2, 3), keepdim=True)
+    normalised = (compute - mean) * torch.rsqrt(variance + eps)
+    centred = mean - mean.mean(dim=1, keepdim=True)
+    spread = centred.square().sum(dim=1, keepdim=True) / max(channels - 1, 1)  # unbiased; one channel has no spread
+    shift = centred * torch.rsqrt(spread + eps)
+    if form == "official":
+        y = gamma * (normalised + alpha * shift) + beta
+    else:
+        y = gamma * normalised + alpha * shift + beta
+    y = (torch.nn.functional.elu(y) if elu else y).to(x.dtype)
+    return y if residual is None else (y, total)

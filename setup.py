@@ -1,0 +1,202 @@
+"""Builds the native core: one pybind11 module, compiled by ninja, that does not need torch to be built.
+
+Switches, all environment variables:
+    LANGEVIN_CUDA=auto|1|0      CUDA kernels where nvcc is found (default), always (else fail), never
+    LANGEVIN_CUDA_ARCHS="90"    compute capabilities; default: the visible GPU's, else 75 80 90 100 120 (PTX of the first)
+    LANGEVIN_NO_NATIVE=1        install without the native core; everything then runs on plain torch
+    LANGEVIN_WERROR=1           the C++ compiler's warnings are errors too (nvcc's always are)
+    MAX_JOBS, CXX, CUDA_HOME    as usual
+"""
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).resolve().parent
+SOURCES = ROOT / "csrc"
+DEFAULT_ARCHS = ["75", "80", "90", "100", "120"]
+# Contraction is off and fused multiply-adds are explicit, so that results do not depend on the instruction set.
+CXX_FLAGS = ["-std=c++17", "-O3", "-fPIC", "-fopenmp", "-fvisibility=hidden", "-fno-math-errno",
+             "-fno-trapping-math", "-ffp-contract=off", "-Wall", "-Wextra"]
+NVCC_FLAGS = ["-std=c++17", "-O3", "-Werror", "all-warnings", "-Xptxas", "-warn-spills,-Werror",
+              "-Xcompiler", "-fPIC,-fvisibility=hidden,-Wall,-Wextra,-Werror"]
+
+
+class BuildError(SystemExit):
+    """Ends the build with one sentence on stderr."""
+
+    def __init__(self, sentence):
+        super().__init__(f"langevin_ext: {sentence}")
+
+
+def source_hash():
+    """SHA-256 over csrc, kept in the module so that a stale binary is noticed at import."""
+    digest = hashlib.sha256()
+    for path in sorted(p for p in SOURCES.rglob("*") if p.suffix in {".h", ".cpp", ".cu"}):
+        digest.update(path.relative_to(SOURCES).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def find_cuda():
+    """The root of the CUDA toolkit, or None with the reason."""
+    wish = os.environ.get("LANGEVIN_CUDA", "auto").lower()
+    if wish not in {"auto", "0", "1"}:
+        raise BuildError(f"LANGEVIN_CUDA must be auto, 0 or 1, got {wish!r}")
+    if wish == "0":
+        return None, "switched off by LANGEVIN_CUDA=0"
+    for root in candidate_roots():
+        if (root / "bin" / "nvcc").is_file() and (root / "include" / "cuda_runtime.h").is_file():
+            return root.resolve(), ""
+    if wish == "1":
+        raise BuildError("LANGEVIN_CUDA=1 but no CUDA toolkit was found; set CUDA_HOME to the folder that has bin/nvcc")
+    return None, "no nvcc found"
+
+
+def candidate_roots():
+    for variable in ("CUDA_HOME", "CUDA_PATH"):
+        if os.environ.get(variable):
+            yield Path(os.environ[variable])
+    nvcc = shutil.which("nvcc")
+    if nvcc:  # a wrapper on PATH may stand elsewhere than the toolkit, so nvcc is asked
+        run = subprocess.run([nvcc, "--dryrun", "-x", "cu", os.devnull], capture_output=True, text=True)
+        top = re.search(r"^#\$ TOP=(.*)$", run.stderr, re.MULTILINE)
+        if top:
+            yield Path(top.group(1).strip())
+    yield Path("/usr/local/cuda")
+
+
+def cuda_archs():
+    """Compute capabilities to compile for: those asked for, else the visible GPU's, else the usual ones."""
+    asked = re.split(r"[ ,;]+", os.environ.get("LANGEVIN_CUDA_ARCHS", "").strip().replace(".", ""))
+    if asked != [""]:
+        if not all(re.fullmatch(r"\d{2,3}[af]?", arch) for arch in asked):
+            raise BuildError(f"LANGEVIN_CUDA_ARCHS must be capabilities such as '80 90', got {' '.join(asked)!r}")
+        return asked
+    try:
+        query = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=20)
+        visible = sorted({line.strip().replace(".", "") for line in answer.stdout.splitlines()}, key=int)
+        return visible if answer.returncode == 0 and visible else DEFAULT_ARCHS
+    except (OSError, ValueError, subprocess.TimeoutExpired):
+        return DEFAULT_ARCHS
+
+
+def compiler():
+    cxx = os.environ.get("CXX", "g++")
+    if shutil.which(cxx.split()[0]) is None:
+        raise BuildError(f"no C++ compiler: {cxx!r} is not on PATH; install g++ (12 or newer is best), or set "
+                         "LANGEVIN_NO_NATIVE=1 to install without the native core")
+    return cxx
+
+
+def ninja_path():
+    try:
+        import ninja
+
+        return str(Path(ninja.BIN_DIR) / "ninja")
+    except ImportError:
+        path = shutil.which("ninja")
+        if path is None:
+            raise BuildError("ninja is missing; run 'pip install ninja'") from None
+        return path
+
+
+def escape(path):
+    return str(path).replace("$", "$$").replace(" ", "$ ").replace(":", "$:")
+
+
+class NinjaBuild(build_ext):
+    """Writes build.ninja in a folder that outlives the call, so that a second build compiles only what changed."""
+
+    def build_extension(self, ext):
+        tag = sysconfig.get_config_var("EXT_SUFFIX").split(".")[1]
+        cuda, reason = find_cuda()
+        folder = ROOT / "build" / f"{tag}-{'cuda' if cuda else 'cpu'}"
+        folder.mkdir(parents=True, exist_ok=True)
+        archs = cuda_archs() if cuda else []
+        what = f"CUDA {cuda} for {', '.join('sm_' + a for a in archs)} and PTX" if cuda else f"CPU only ({reason})"
+        print(f"langevin_ext: building the native core, {what}", flush=True)
+        self.write_build_info(folder, cuda, archs, reason)
+        self.write_ninja(folder, cuda, archs)
+        jobs = os.environ.get("MAX_JOBS") or str(len(os.sched_getaffinity(0)))
+        command = [ninja_path(), "-C", str(folder), "-j", jobs] + (["-v"] if self.verbose > 1 else [])
+        if subprocess.run(command).returncode != 0:
+            raise BuildError("the native core did not compile (see above); LANGEVIN_CUDA=0 builds without CUDA, "
+                             "LANGEVIN_NO_NATIVE=1 installs without the core")
+        target = Path(self.get_ext_fullpath(ext.name))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        fresh = target.with_name(target.name + ".new")  # replaced in one step: a running process keeps the old file
+        shutil.copyfile(folder / "_C.so", fresh)
+        os.replace(fresh, target)
+
+    def write_build_info(self, folder, cuda, archs, reason):
+        """A translation unit of its own, so that the stamp changes without compiling anything else."""
+        text = "\n".join([
+            "namespace lv {",
+            f'const char* kSourceHash = "{source_hash()}";',
+            f'const char* kCudaArchs = "{" ".join(archs)}";',
+            f'const char* kNoCudaReason = "{reason}";',
+            "}",
+        ]) + "\n"
+        self.write_if_changed(folder / "build_info.cpp", text)
+
+    def write_ninja(self, folder, cuda, archs):
+        import pybind11
+
+        self.link(folder / "pybind11", Path(pybind11.get_include()))  # build isolation moves it with every call
+        cxx, flags = compiler(), CXX_FLAGS + (["-Werror"] if os.environ.get("LANGEVIN_WERROR") == "1" else [])
+        includes = [f"-I{SOURCES}", f"-isystem {folder / 'pybind11'}", f"-isystem {sysconfig.get_path('include')}"]
+        defines, libraries = [], ["-fopenmp"]
+        lines = [f"builddir = {escape(folder)}"]
+        objects = [(path, "cxx") for path in sorted(SOURCES.glob("*.cpp")) + sorted((SOURCES / "cpu").glob("*.cpp"))]
+        if cuda:
+            defines = ["-DLV_WITH_CUDA", f"-isystem {cuda / 'include'}"]
+            objects = [(path, "nvcc") for path in sorted((SOURCES / "cuda").glob("*.cu"))] + objects
+            lib = next(p for p in (cuda / "lib64", cuda / "lib") if (p / "libcudart_static.a").is_file())
+            libraries += [f"-L{lib}", "-Wl,--exclude-libs,ALL", "-lcudart_static", "-lrt", "-lpthread", "-ldl"]
+            gencode = [f"-gencode arch=compute_{a},code=sm_{a}" for a in archs]
+            oldest = re.sub(r"\D", "", archs[0])  # its PTX runs, compiled by the driver, on everything newer
+            gencode.append(f"-gencode arch=compute_{oldest},code=compute_{oldest}")
+            lines += rule("nvcc", f"{cuda / 'bin' / 'nvcc'} -ccbin {cxx.split()[0]} {' '.join(NVCC_FLAGS + gencode)} "
+                          f"-I{SOURCES} -MD -MF $out.d -c $in -o $out")
+        lines += rule("cxx", f"{cxx} {' '.join(flags + defines + includes)} -MD -MF $out.d -c $in -o $out")
+        lines += rule("link", f"{cxx} -shared $in -o $out {' '.join(libraries)}", depfile=False)
+        objects.append((folder / "build_info.cpp", "cxx"))
+        outputs = []
+        for path, kind in objects:
+            outputs.append(f"{path.parent.name}-{path.name}.o")
+            lines.append(f"build {escape(outputs[-1])}: {kind} {escape(path)}")
+        lines += [f"build _C.so: link {' '.join(map(escape, outputs))}", "default _C.so"]
+        self.write_if_changed(folder / "build.ninja", "\n".join(lines) + "\n")
+
+    @staticmethod
+    def link(link, target):
+        if link.is_symlink() and link.resolve() == target.resolve():
+            return
+        link.unlink(missing_ok=True)
+        link.symlink_to(target, target_is_directory=True)
+
+    @staticmethod
+    def write_if_changed(path, text):
+        if not path.is_file() or path.read_text() != text:
+            path.write_text(text)
+
+
+def rule(name, command, depfile=True):
+    tracked = ["  depfile = $out.d", "  deps = gcc"] if depfile else []
+    return [f"rule {name}", f"  command = {command}", f"  description = {name} $out", *tracked]
+
+
+if os.environ.get("LANGEVIN_NO_NATIVE") == "1":
+    print("langevin_ext: LANGEVIN_NO_NATIVE=1, installing without the native core", file=sys.stderr)
+    setup()
+else:
+    setup(ext_modules=[Extension("langevin_ext._C", sources=[])], cmdclass={"build_ext": NinjaBuild})
