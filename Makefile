@@ -1,0 +1,46 @@
+# make demo    installs everything into .venv, trains on scanned digits, samples, writes pictures to demo_output
+# make test    installs everything into .venv and runs the tests
+# make lint    ruff, clang-format and mypy
+# make bench   the kernel and network benchmarks of this machine
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+LINT_STAMP := $(VENV)/.lint_installed
+NATIVE := $(wildcard csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu)
+CXX_FILES := $(NATIVE) $(wildcard python_tests/emulation/*.h)
+
+.PHONY: demo test lint format bench clean
+
+demo: $(STAMP)
+	$(BIN)/langevin-ext demo --out demo_output
+
+test: $(STAMP)
+	$(BIN)/python -m pytest python_tests
+
+lint: $(LINT_STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run -Werror $(CXX_FILES)
+	$(BIN)/mypy
+
+format: $(LINT_STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(CXX_FILES)
+
+bench: $(STAMP)
+	$(BIN)/python benchmarks/kernels.py
+	$(BIN)/python benchmarks/network.py
+
+$(STAMP): setup.py pyproject.toml constraints.txt $(NATIVE)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[test,demo]'
+	touch $@
+
+$(LINT_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build langevin_ext/_C*.so langevin_ext.egg-info demo_output

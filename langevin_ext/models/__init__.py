@@ -1,0 +1,28 @@
+"""Score networks and the reader of their released checkpoints."""
+
+from .import_ncsn import import_ncsn
+from .ncsn import NCSN, NCSNv2
+from .norm import ConditionalInstanceNorm2dPlus, InstanceNorm2dPlus
+
+__all__ = ["ConditionalInstanceNorm2dPlus", "InstanceNorm2dPlus", "NCSN", "NCSNv2", "build", "import_ncsn"]
+
+CLASSES = {"NCSN": NCSN, "NCSNv2": NCSNv2}
+
+
+def build(config):
+    """The network that a `config()` describes, with fresh weights.
+
+    Args:
+        config: {"class": name, ...arguments of that class}.
+
+    Raises:
+        ValueError: unknown class, missing or unknown argument.
+    """
+    arguments = dict(config)
+    name = arguments.pop("class", None)
+    if name not in CLASSES:
+        raise ValueError(f"build: config must have a class of {', '.join(CLASSES)}, got {name!r}")
+    try:
+        return CLASSES[name](**arguments)
+    except TypeError as error:
+        raise ValueError(f"build: config must hold the arguments of {name}, got {sorted(arguments)}") from error
