@@ -15,7 +15,7 @@ import torch
 
 from . import ops
 
-LANGEVIN, INIT, INPAINT, DSM, SSM, CLD_X, CLD_V, LABELS, DEQUANTISE, FLIP, ORDER, RENOISE = range(12)
+LANGEVIN, INIT, INPAINT, DSM, SSM, CLD_X, CLD_V, LABELS, DEQUANTISE, FLIP, ORDER, RENOISE, GLYPHS = range(13)
 
 __all__ = ["words", "uniform", "normal"]
 
@@ -49,10 +49,10 @@ def normal(shape, seed, step=0, first=0, stream=0, device=None) -> torch.Tensor:
 
 
 def uniform(shape, seed, step=0, first=0, stream=0, device=None) -> torch.Tensor:
-    """Uniform numbers (word div 2^8 + 1/2) 2^-24, exact in float32; arguments as for `words`.
+    """Uniform numbers (word div 2^9 + 1/2) 2^-23, exact in float32; arguments as for `words`.
 
     Returns:
-        float32 tensor of `shape` with values in [2^-25, 1 - 2^-25], symmetric about 1/2.
+        float32 tensor of `shape` with values in [2^-24, 1 - 2^-24], symmetric about 1/2.
     """
     word = words(shape, seed, step, first, stream, device)
-    return ((word >> 8).to(torch.float64) + 0.5).mul_(2.0**-24).to(torch.float32)
+    return ((word >> 9).to(torch.float32) + 0.5).mul_(2.0**-23)
