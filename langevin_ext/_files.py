@@ -1,0 +1,47 @@
+"""Files that are either the old ones or the new ones, never half of each."""
+
+import contextlib
+import os
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def atomic_path(path):
+    """Gives a temporary path in the folder of `path`; what was written there becomes `path` when the block ends well.
+
+    The contents are on the disk before the name is (fsync, rename, fsync of the folder), so that a crash at any moment
+    leaves the earlier file or the complete new one. If the block raises, the earlier file stays as it was.
+
+    Args:
+        path: the file to write; its folder must exist.
+
+    Yields:
+        pathlib.Path of the temporary file, `.NAME.PID.tmp`.
+
+    Raises:
+        OSError: the folder is missing, not writable or full.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        _flush(temporary)
+        os.replace(temporary, path)
+        _flush(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _flush(path):
+    """Waits until the file, or the list of names of a folder, is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def remove_temporaries(folder) -> None:
+    """Deletes what processes that were killed in `atomic_path` have left in `folder`."""
+    for path in Path(folder).glob(".*.tmp"):
+        path.unlink(missing_ok=True)

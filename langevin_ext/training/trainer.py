@@ -1,0 +1,168 @@
+"""One training step of a score network, as a function of what was there before and of the step's number alone.
+
+    for step in range(steps):
+        x     = the batch of the step                                   data order: a function of (seed, step)
+        level ~ uniform on {0, ..., L-1}, one for each sample           noise stream LABELS
+        loss  = mean_i dsm(model, x, level)[i]                          noise stream DSM
+        Adam step; theta' <- m theta' + (1 - m) theta
+
+Every random number is a function of (seed, step, place in the batch), so that a run has no hidden state.
+"""
+
+import copy
+import hashlib
+import math
+import time
+from dataclasses import asdict, dataclass
+
+import torch
+
+from .. import losses, noise
+from . import log
+from .ema import EMA
+
+__all__ = ["Settings", "Trainer"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings that define a run; see `train` for their meaning. A continued run must have the same."""
+
+    batch_size: int = 128
+    lr: float = 1e-3
+    ema: float | None = 0.999
+    ema_warmup: bool = False
+    seed: int = 0
+    flip: bool = False
+    dequantise: bool = True
+    grad_clip: float | None = None
+    anneal_power: float = 2.0
+    precision: str = "fp32"
+
+    def __post_init__(self):
+        if self.batch_size != int(self.batch_size) or self.batch_size < 1:
+            raise ValueError(f"train: batch_size must be a positive integer, got {self.batch_size}")
+        if not 0 <= self.seed < 2**64:
+            raise ValueError(f"train: seed must be in [0, 2^64), got {self.seed}")
+        if not 0 < self.lr < math.inf:
+            raise ValueError(f"train: lr must be positive and finite, got {self.lr}")
+        if self.grad_clip is not None and not self.grad_clip > 0:
+            raise ValueError(f"train: grad_clip must be positive or None, got {self.grad_clip}")
+        if self.precision not in ("fp32", "bf16"):
+            raise ValueError(f"train: precision must be 'fp32' or 'bf16', got {self.precision!r}")
+
+
+class TensorData:
+    """A float tensor (N, C, H, W) as training data, taken as it is: neither dequantised nor flipped."""
+
+    def __init__(self, tensor):
+        if not tensor.is_floating_point() or tensor.dim() != 4 or not len(tensor):
+            raise ValueError("train: data must be a dataset or a float tensor (N, C, H, W),"
+                             f" got {tensor.dtype} {tuple(tensor.shape)}")
+        self.tensor, self.shape = tensor.detach().cpu(), tuple(tensor.shape[1:])
+        content = self.tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
+        self.fingerprint = hashlib.sha256(repr(tuple(tensor.shape)).encode() + content.tobytes()).hexdigest()
+
+    def __len__(self):
+        return len(self.tensor)
+
+    def batch(self, indices, *, seed, step, first=0, flip=False, dequantise=True):
+        return self.tensor[indices]
+
+
+class Trainer:
+    """A run in memory: network, optimiser, average, and the number of steps taken.
+
+    Args:
+        model: torch.nn.Module, score = model(x, level), with `sigmas`, `shape` and `config()`; trained in place.
+        data: a dataset (`len`, `shape`, `fingerprint`, `batch`) or a float tensor (N, C, H, W).
+        settings: `Settings`.
+
+    Raises:
+        TypeError, ValueError: the model has no config(), or data and model differ in shape.
+    """
+
+    def __init__(self, model, data, settings):
+        if torch.is_tensor(data):
+            if settings.flip:
+                raise ValueError("train: flip must be False for data given as a tensor, got True")
+            data = TensorData(data)
+        if not callable(getattr(model, "config", None)):
+            raise TypeError("train: model must have config(), a dictionary that rebuilds it,"
+                            f" got {type(model).__name__}")
+        if tuple(data.shape) != tuple(model.shape):
+            raise ValueError(f"train: data must have the model's shape {tuple(model.shape)}, got {tuple(data.shape)}")
+        self.model, self.data, self.fingerprint = model, data, data.fingerprint
+        self._settings, self.settings = settings, asdict(settings)
+        self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.device = next(iter(self.parameters.values())).device
+        self.optimizer = torch.optim.Adam(self.parameters.values(), settings.lr, (0.9, 0.999), eps=1e-8, fused=True)
+        self.ema = None if settings.ema is None else EMA(model, settings.ema, settings.ema_warmup)
+        self.losses = log.LevelLoss(len(model.sigmas), self.device)
+        self.step, self.seconds, self.whole = 0, 0.0, True
+
+    def batch(self):
+        """The data (B, C, H, W), levels (B,) and dataset indices (B,) of the current step."""
+        from ..data import indices_for
+
+        s = self._settings
+        indices = indices_for(self.step, s.batch_size, len(self.data), s.seed)
+        x = self.data.batch(indices, seed=s.seed, step=self.step, first=0, flip=s.flip, dequantise=s.dequantise)
+        words = noise.words((s.batch_size,), s.seed, step=self.step, stream=noise.LABELS, device=self.device)
+        level = (words * len(self.model.sigmas)) >> 32
+        return x.to(self.device), level, indices
+
+    def update(self) -> float:
+        """One training step; returns its mean loss.
+
+        Raises:
+            FloatingPointError: the loss is not finite; the weights are still those before the step.
+        """
+        began, s = time.perf_counter(), self._settings
+        x, level, indices = self.batch()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=s.precision == "bf16"):
+            loss = losses.dsm(self.model, x, level, seed=s.seed, step=self.step, anneal_power=s.anneal_power)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.mean().backward()
+        mean = loss.detach().mean().item()  # waits once, after the backward pass has been queued
+        if not math.isfinite(mean):
+            self._refuse(loss, level, indices)
+        self.whole = False  # from here to the end of the step, an interruption leaves a state that must not be saved
+        if s.grad_clip is not None:
+            torch.nn.utils.clip_grad_norm_(self.parameters.values(), s.grad_clip)
+        self.optimizer.step()
+        if self.ema is not None:
+            self.ema.update(self.model)
+        self.losses.add(level, loss)
+        self.step += 1
+        self.whole = True
+        self.seconds += time.perf_counter() - began
+        return mean
+
+    def _refuse(self, loss, level, indices):
+        bad = (~loss.detach().isfinite()).nonzero().flatten()
+        bad = bad if len(bad) else torch.arange(len(loss), device=loss.device)  # finite losses whose sum is not
+        levels = sorted(set(level[bad].tolist()))
+        raise FloatingPointError(
+            f"loss is not finite at step {self.step}, level {_some(levels)},"
+            f" sample {_some(indices[bad.cpu()].tolist())} of the data")
+
+    def check_weights(self) -> None:
+        """Raises FloatingPointError if a weight is not finite (an overflow in the last gradient)."""
+        norms = torch._foreach_norm([p.detach() for p in self.parameters.values()], math.inf)
+        bad = (~torch.stack(norms).isfinite()).tolist()
+        if any(bad):
+            names = [name for name, is_bad in zip(self.parameters, bad, strict=True) if is_bad]
+            raise FloatingPointError(f"weights are not finite after step {self.step - 1}: {_some(names)}")
+
+    def averaged(self) -> torch.nn.Module:
+        """A copy of the network in eval mode with the averaged weights (the current ones without EMA)."""
+        model = copy.deepcopy(self.model)
+        if self.ema is not None:
+            model.load_state_dict(self.ema.state_dict())
+        return model.eval()
+
+
+def _some(values):
+    """The first values of a list, for a message."""
+    return ", ".join(map(str, values[:8])) + (f" and {len(values) - 8} more" if len(values) > 8 else "")
