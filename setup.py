@@ -2,7 +2,7 @@
 
 Switches, all environment variables:
     LANGEVIN_CUDA=auto|1|0      CUDA kernels where nvcc is found (default), always (else fail), never
-    LANGEVIN_CUDA_ARCHS="90"    compute capabilities; default: the visible GPU's, else 75 80 90 100 120 (PTX of the first)
+    LANGEVIN_CUDA_ARCHS="90"    compute capabilities; default: the visible GPU's, else 75 80 90 100 120; PTX of the first
     LANGEVIN_NO_NATIVE=1        install without the native core; everything then runs on plain torch
     LANGEVIN_WERROR=1           the C++ compiler's warnings are errors too (nvcc's always are)
     MAX_JOBS, CXX, CUDA_HOME    as usual

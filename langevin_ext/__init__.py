@@ -1,8 +1,24 @@
-"""Score-based Langevin sampling on fused C++/CUDA kernels: fast, exact, reproducible."""
+"""Score-based Langevin sampling on fused C++/CUDA kernels: fast, exact, reproducible.
+
+    model = langevin_ext.load("digits")
+    x = langevin_ext.sample(model, scheme="annealed", n=64)
+
+A score network is trained with `train` on a dataset of `langevin_ext.data`; any `score = model(x, level)` can be
+sampled. `backend_info()` says whether the native kernels run, and why not.
+"""
 
 __version__ = "0.1.0"
 
-from . import noise, ops, reference
+from . import data, losses, metrics, noise, ops, plots, reference, schedules, scores, training
 from ._native import SlowerPathWarning, backend_info
+from .models import NCSN, NCSNv2, import_ncsn
+from .sampling import Plan, plan, sample
+from .schedules import geometric_sigmas
+from .scores import ScoreFunction
+from .training import load, save, train
 
-__all__ = ["SlowerPathWarning", "backend_info", "noise", "ops", "reference"]
+__all__ = [
+    "NCSN", "NCSNv2", "Plan", "ScoreFunction", "SlowerPathWarning", "backend_info", "data", "geometric_sigmas",
+    "import_ncsn", "load", "losses", "metrics", "noise", "ops", "plan", "plots", "reference", "sample", "save",
+    "schedules", "scores", "train", "training",
+]  # fmt: skip

@@ -1,0 +1,143 @@
+"""Each fused op against plain torch and against torch.compile of the same formula, beside a copy's bandwidth.
+
+python benchmarks/kernels.py [--size 64] [--batch 16] [--no-compile]
+
+Every implementation is checked against the others first, then all are timed in turn. `bound` is the time in which a
+copy moves the bytes that the op must read and write at least; `share` is that time over the measured one. `ratio` is
+the plain-torch time over the measured one.
+"""
+
+import argparse
+import pathlib
+import warnings
+
+import torch
+import torch.nn.functional as F
+from timing import append_rows, interleaved, machine
+
+from langevin_ext import backend_info, ops
+
+RESULTS = pathlib.Path(__file__).resolve().parent / "results" / "kernels.jsonl"
+DRAW = {"seed": 1, "step": 2}
+
+
+def torch_step(x, score):
+    """What a sampler in plain torch does: torch's own noise, then the update."""
+    return x.add_(score, alpha=0.1).add_(torch.randn_like(x), alpha=0.4)
+
+
+def torch_perturb(x, sigma):
+    return x + sigma[:, None, None, None] * torch.randn_like(x)
+
+
+def torch_dsm(score, sigma, z):
+    """Loss per sample and gradient, with the noise kept from the perturbation."""
+    residual = sigma[:, None, None, None] * score + z
+    return 0.5 * residual.square().flatten(1).sum(1), sigma[:, None, None, None] * residual
+
+
+def torch_norm(x, gamma, alpha, beta):
+    """The released network's CondInstanceNorm++ and ELU, op for op."""
+    mean = x.mean(dim=(2, 3))
+    shift = (mean - mean.mean(dim=1, keepdim=True)) / torch.sqrt(mean.var(dim=1, keepdim=True) + 1e-5)
+    h = F.instance_norm(x, eps=1e-5) + (alpha * shift)[..., None, None]
+    return F.elu(gamma[..., None, None] * h + beta[..., None, None])
+
+
+def cases(args):
+    """{row: (elements moved at least, {implementation: call}, pair of calls that must agree or None)}."""
+    generator = torch.Generator().manual_seed(0)
+
+    def random(*shape):
+        return torch.randn(*shape, generator=generator).to(args.device)
+
+    image = (args.batch, 3, args.size, args.size)
+    features = (args.batch, args.channels, args.size // 2, args.size // 2)
+    x, score, sigma = random(*image), random(*image), random(args.batch).abs() + 0.1
+    z, h = random(*image), random(*features)
+    rows = 1 + 0.1 * random(10, 3 * args.channels)
+    level = torch.arange(args.batch, device=args.device) % 10
+    gamma, alpha, beta = rows[level].split(args.channels, dim=1)
+    last = h.to(memory_format=torch.channels_last)
+    norm = {"torch": lambda: torch_norm(h, gamma, alpha, beta),
+            "fused": lambda: ops.instance_norm_plus(h, rows, level, elu=True)}  # fmt: skip
+    norm_last = {"torch": lambda: torch_norm(last, gamma, alpha, beta),
+                 "fused": lambda: ops.instance_norm_plus(last, rows, level, elu=True)}  # fmt: skip
+    return {
+        "langevin_step": (3 * x.numel(), {
+            "torch": lambda: torch_step(x, score),
+            "fused": lambda: ops.langevin_step(x, score, 1e-9, 1e-9, **DRAW)}, None),
+        "perturb": (2 * x.numel(), {
+            "torch": lambda: torch_perturb(x, sigma), "fused": lambda: ops.perturb(x, sigma, **DRAW)}, None),
+        "dsm_loss": (2 * x.numel(), {
+            "torch": lambda: torch_dsm(score, sigma, z)[0], "fused": lambda: ops.dsm_loss(score, sigma, **DRAW)}, None),
+        "instance_norm_plus+ELU NCHW": (2 * h.numel(), norm, norm),
+        "instance_norm_plus+ELU NHWC": (2 * h.numel(), norm_last, norm_last),
+    }  # fmt: skip
+
+
+def main():
+    args = parse()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    if not backend_info()["native"]:
+        raise SystemExit(f"kernels: the native core does not run: {backend_info()['native_reason']}")
+    rows = []
+    with torch.inference_mode():
+        for name, (elements, fns, same) in cases(args).items():
+            if same is not None:
+                torch.testing.assert_close(same["fused"](), same["torch"](), rtol=1e-4, atol=1e-4)
+            if not args.no_compile:
+                fns = fns | {"compiled": compiled(fns["torch"])}
+            fns = fns | {"copy": copy_of(elements, args)}
+            times = interleaved(fns, args.repeats, args.warmup, args.device)
+            rows += [row(args, name, implementation, elements, times) for implementation in fns]
+    append_rows(args.output, rows)
+    print_table(rows)
+
+
+def compiled(fn):
+    """torch.compile of a call; what it closes over are its inputs."""
+    warnings.filterwarnings("ignore", module="torch.*")
+    return torch.compile(fn, dynamic=False)
+
+
+def copy_of(elements, args):
+    """A copy that reads and writes as many float32 values in all as the op must."""
+    source = torch.zeros(elements // 2, device=args.device)
+    target = torch.empty_like(source)
+    return lambda: target.copy_(source)
+
+
+def row(args, op, implementation, elements, times):
+    seconds, bound = times[implementation].median, times["copy"].median
+    return {"op": op, "implementation": implementation, "dtype": "float32", "batch": args.batch, "size": args.size,
+            "channels": args.channels, "median_us": 1e6 * seconds, "iqr_us": 1e6 * times[implementation].iqr,
+            "gb_per_s": 4 * elements / seconds / 1e9, "share_of_copy": bound / seconds,
+            "ratio_to_torch": times["torch"].median / seconds, **machine(args.device)}  # fmt: skip
+
+
+def print_table(rows):
+    print(f"{rows[0]['device']}, {rows[0]['threads']} threads, torch {rows[0]['torch']}, {rows[0]['commit']}")
+    print(f"{'op':30} {'':10} {'median us':>10} {'IQR':>8} {'GB/s':>7} {'share':>6} {'ratio':>6}")
+    for r in rows:
+        print(f"{r['op']:30} {r['implementation']:10} {r['median_us']:10.1f} {r['iqr_us']:8.1f} {r['gb_per_s']:7.2f} "
+              f"{r['share_of_copy']:6.2f} {r['ratio_to_torch']:6.2f}")  # fmt: skip
+
+
+def parse():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--size", type=int, default=64, help="of the images; features are half as large")
+    parser.add_argument("--channels", type=int, default=128, help="of the features")
+    parser.add_argument("--threads", type=int, default=0, help="0: torch's default")
+    parser.add_argument("--repeats", type=int, default=30)
+    parser.add_argument("--warmup", type=int, default=5)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--no-compile", action="store_true")
+    parser.add_argument("--output", default=str(RESULTS))
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

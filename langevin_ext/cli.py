@@ -1,0 +1,38 @@
+"""`langevin-ext` (= `python -m langevin_ext`): the command line over the public functions."""
+
+import sys
+
+import click
+
+from . import __version__
+from .commands.demo import demo
+from .commands.info import info
+from .commands.inpaint import inpaint
+from .commands.sample import sample
+from .commands.train import train
+
+# What a user can get wrong or a machine can refuse; anything else is a defect of ours and keeps its traceback.
+USER_ERRORS = (ValueError, TypeError, FloatingPointError, OSError, ImportError)
+
+
+class Commands(click.Group):
+    """Turns errors into one sentence on stderr and exit status 1, Ctrl-C into 130."""
+
+    def invoke(self, context):
+        try:
+            return super().invoke(context)
+        except USER_ERRORS as error:
+            raise click.ClickException(" ".join(str(error).split())) from error
+        except KeyboardInterrupt:
+            click.echo("langevin-ext: interrupted; call it again in the same way to go on", err=True)
+            sys.exit(130)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="langevin-ext")
+def main():
+    """Score-based Langevin sampling on fused C++/CUDA kernels."""
+
+
+for command in (info, demo, train, sample, inpaint):
+    main.add_command(command)

@@ -1,0 +1,1 @@
+"""The commands of `langevin-ext`, one file each."""

@@ -1,0 +1,99 @@
+"""What the commands share: reading a model, an output folder that never loses anything, and what is put into it."""
+
+import json
+import sys
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+
+from .. import __version__, _native, plots
+from .._files import atomic_path
+from ..models import import_ncsn
+from ..training import describe, load, shipped
+
+PROGRESS = "run.safetensors"  # the state of a sampling run; a folder that has it alone can be continued
+OFFICIAL = (".pth", ".pt")
+
+
+def sampling_options(function):
+    """The options of `sample` and `inpaint` that mean the same."""
+    options = [
+        click.option("--model", "model_path", required=True, metavar="FILE|NAME",
+                     help="Checkpoint of `train`, an official NCSN or NCSNv2 .pth, or a shipped one: "
+                          + (", ".join(shipped()) or "none")),
+        click.option("--shape", metavar="CxHxW", help="Image shape of an official checkpoint; default: Cx32x32."),
+        click.option("-n", "n", default=64, show_default=True, help="Number of samples."),
+        click.option("--seed", default=0, show_default=True),
+        click.option("--first", default=0, show_default=True, help="Global index of the first sample."),
+        click.option("--batch-size", type=int, help="Samples at a time; changes nothing but memory and speed."),
+        click.option("--eps", type=float, help="Step size at the last level (NCSN, Algorithm 1).  [default: 2e-5]"),
+        click.option("--step-lr", type=float, help="The same in the released code's convention, eps = 2 step_lr."),
+        click.option("--steps-each", default=100, show_default=True, help="Langevin steps per noise level."),
+        click.option("--denoise/--no-denoise", default=True, show_default=True, help="Last denoising step."),
+        click.option("--device", help="cpu, cuda, cuda:1; default: cuda where it runs."),
+        click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write; must be new."),
+        click.option("--dry-run", is_flag=True, help="Print the plan and stop."),
+    ]  # fmt: skip
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def read_model(path, shape=None, device=None):
+    """(model, what it is): a checkpoint of ours by file or shipped name, or an official one."""
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if str(path).endswith(OFFICIAL):
+        model = import_ncsn(path, None if shape is None else parse_shape(shape))
+        return model.to(device), {"path": str(path), "format": "official", "config": model.config()}
+    if shape is not None:
+        raise ValueError(f"--shape is for official checkpoints, {path} carries its own")
+    facts = describe(path)
+    return load(path, device), {name: facts[name] for name in ("path", "sha256", "config", "metadata")}
+
+
+def parse_shape(text):
+    try:
+        channels, height, width = (int(part) for part in text.lower().split("x"))
+    except ValueError:
+        raise ValueError(f"--shape must be like 3x32x32, got {text!r}") from None
+    return channels, height, width
+
+
+def open_output(folder, resumable=()):
+    """Makes the folder, or takes an empty one, or one that holds only `resumable` files of an unfinished run."""
+    folder = Path(folder)
+    if folder.is_dir() and any(entry.name not in resumable for entry in folder.iterdir()):
+        raise ValueError(f"--out must be a new or empty folder, got {folder}, which holds other files")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def write_json(path, value):
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2) + "\n")
+
+
+def write_samples(folder, x, run, model_facts, *, extra=None):
+    """samples.npz (float32 images, N C H W), grid.png, trajectory.png and settings.json of a finished run."""
+    settings = {
+        "command": sys.argv[1:], "version": __version__, "backend": run["backend"], "precision": run["precision"],
+        "core": _native.backend_info(), "model": model_facts, **run["settings"], "evaluations": run["evaluations"],
+        "seconds": run["seconds"], "images_per_second": run["images_per_second"],
+        "diagnostics": run["diagnostics"], **(extra or {}),
+    }  # fmt: skip
+    with atomic_path(folder / "samples.npz") as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(file, images=x.cpu().numpy(), seed=run["settings"]["seed"], first=run["settings"]["first"])
+    if x.shape[1] in (1, 3):
+        plots.image_grid(x[:100], folder / "grid.png", metadata={"model": model_facts["path"]})
+        strip = [snapshot[:10] for snapshot in run["snapshots"]] + [x[:10].cpu()]
+        labels = [f"σ={place['sigma']:.3g}" for place in run["snapshot_places"]] + ["result"]
+        plots.trajectory(strip, folder / "trajectory.png", labels)
+    write_json(folder / "settings.json", settings)
+    (folder / PROGRESS).unlink(missing_ok=True)
+
+
+def report(folder, run, n):
+    click.echo(f"{n} samples in {run['seconds']:.1f} s ({run['images_per_second']:.3g} images/s, {run['backend']}); "
+               f"written: {folder}/samples.npz, grid.png, trajectory.png, settings.json")

@@ -1,0 +1,38 @@
+"""`langevin-ext info`: what was built, what runs, and why not more."""
+
+import json
+
+import click
+
+from .. import _native
+from ..training import shipped
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+def info(as_json):
+    """Say what was built, what runs now, and why not more."""
+    facts = _native.backend_info()
+    click.echo(json.dumps(facts, indent=2) if as_json else "\n".join(lines(facts)))
+
+
+def lines(facts):
+    """The facts as sentences."""
+    yield f"langevin_ext {facts['version']}, torch {facts['torch']}, {facts['cpu']}, {facts['threads']} threads"
+    if facts["native"]:
+        yield f"native core:  runs (compiled by gcc {facts['compiler']})"
+    else:
+        yield f"native core:  does not run: {facts['native_reason']}"
+    if facts["cuda_built"]:
+        archs = ", ".join(f"sm_{arch}" for arch in facts["cuda_archs"].split())
+        yield f"CUDA kernels: built for {archs} and PTX, CUDA {version(facts['cuda_runtime'])}"
+    else:
+        yield f"CUDA kernels: not built: {facts['cuda_built_reason']}"
+    driver = f", driver for CUDA {version(facts['cuda_driver'])}" if facts["cuda_driver"] else ""
+    yield f"GPU:          {'runs' if facts['cuda_runs'] else 'does not run: ' + facts['cuda_reason']}{driver}"
+    yield f"checkpoints:  {', '.join(shipped()) or 'none'}"
+
+
+def version(number):
+    """13000 -> 13.0"""
+    return f"{number // 1000}.{number % 1000 // 10}"

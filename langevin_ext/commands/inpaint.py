@@ -1,0 +1,82 @@
+"""`langevin-ext inpaint`: images completed from some of their pixels (NCSN, arXiv:1907.05600, Algorithm 2)."""
+
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+
+from .. import plots, sampling
+from ..data import open_dataset
+from .common import PROGRESS, open_output, read_model, report, sampling_options, write_samples
+
+REGIONS = ("left", "right", "top", "bottom", "centre")
+
+
+@click.command()
+@sampling_options
+@click.option("--images", required=True, metavar="DATA", help="The images to complete: any source that `train` takes.")
+@click.option("--split", default="test", show_default=True, help="Which part of the source: train or test.")
+@click.option("--known", "region", default="left", show_default=True, metavar="REGION|FILE",
+              help=f"Known pixels: {', '.join(REGIONS)} (half), or an image file, white where known.")
+@click.option("--variants", default=4, show_default=True, help="Completions of each image.")
+def inpaint(model_path, shape, n, seed, first, batch_size, eps, step_lr, steps_each, denoise, device, out, dry_run,
+            images, split, region, variants):  # fmt: skip
+    """Complete images from the known part: n samples, `variants` of each image."""
+    model, facts = read_model(model_path, shape, device)
+    channels, height, width = model.shape
+    if n % variants:
+        raise ValueError(f"-n must be a multiple of --variants {variants}, got {n}")
+    source = open_dataset(images, (height, width), channels=channels, split=split, limit=n // variants)
+    originals = source.images[: n // variants].float() / 255
+    if len(originals) * variants < n:
+        raise ValueError(f"--images must hold at least {n // variants} images, got {len(originals)}")
+    mask = known_mask(region, height, width)
+    arguments = {"seed": seed, "first": first, "batch_size": batch_size, "eps": eps, "step_lr": step_lr,
+                 "n_steps_each": steps_each, "denoise": denoise, "mask": mask,
+                 "known": originals.repeat_interleave(variants, 0)}  # fmt: skip
+    if dry_run:
+        return click.echo(str(sampling.plan(model, "annealed", n, measure=True, **arguments)))
+    folder = open_output(out, resumable={PROGRESS})
+    x, run = sampling.sample(model, "annealed", n, snapshot="levels", checkpoint=folder / PROGRESS, return_info=True,
+                             **arguments)  # fmt: skip
+    x = torch.where(mask, arguments["known"], x.cpu())
+    write_samples(folder, x, run, facts, extra={"images": images, "split": split, "known_region": region,
+                                                "variants": variants})  # fmt: skip
+    if channels in (1, 3):
+        plots.image_grid(rows(originals, mask, x, variants)[: 16 * (variants + 2)], folder / "grid.png", variants + 2)
+    report(folder, run, n)
+
+
+def rows(originals, mask, x, variants):
+    """For each image: the known part on grey, its completions, the original."""
+    given = torch.where(mask, originals, torch.tensor(0.5))
+    parts = [given[:, None], x.view(len(originals), variants, *x.shape[1:]), originals[:, None]]
+    return torch.cat(parts, 1).flatten(0, 1)
+
+
+def known_mask(region, height, width):
+    """Bool (1, H, W), True where known."""
+    mask = torch.zeros(1, height, width, dtype=torch.bool)
+    if region not in REGIONS:
+        return mask_from(region, height, width)
+    rows_, columns = slice(None), slice(None)
+    if region in ("left", "right"):
+        columns = slice(width // 2) if region == "left" else slice(width // 2, None)
+    elif region in ("top", "bottom"):
+        rows_ = slice(height // 2) if region == "top" else slice(height // 2, None)
+    else:
+        rows_, columns = slice(height // 4, height - height // 4), slice(width // 4, width - width // 4)
+    mask[:, rows_, columns] = True
+    return mask
+
+
+def mask_from(path, height, width):
+    """The mask drawn in an image file, resized to the network's images."""
+    from PIL import Image
+
+    if not Path(path).is_file():
+        raise ValueError(f"--known must be one of {', '.join(REGIONS)} or an image file, got {path!r}")
+    with Image.open(path) as picture:
+        grey = picture.convert("L").resize((width, height), Image.Resampling.NEAREST)
+    return torch.from_numpy(np.array(grey) > 127)[None]

@@ -1,0 +1,163 @@
+"""Checks of what a user passes to `sample`, and its translation into what the loop needs."""
+
+import contextlib
+import operator
+
+import torch
+
+from .. import noise
+from ..schedules import check_sigmas
+
+
+def integer(name, value, low=0) -> int:
+    """`value` as an int of at least `low`."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool) or number < low:
+        raise ValueError(f"sample: argument {name} must be an integer of at least {low}, got {value!r}")
+    return number
+
+
+def models_of(model) -> list:
+    """One model or a list of them, as a list, after checking what each offers."""
+    models = list(model) if isinstance(model, list | tuple) else [model]
+    if not models:
+        raise ValueError("sample: argument model must be a model or a list of them, got an empty list")
+    for one in models:
+        if not callable(one) or not hasattr(one, "sigmas") or not hasattr(one, "shape"):
+            raise TypeError("sample: argument model must be callable as model(x, level) and have the attributes sigmas "
+                            f"and shape (wrap a plain function in ScoreFunction), got {type(one).__name__}")
+        if len(tuple(one.shape)) != 3:
+            raise ValueError(f"sample: argument model must have shape (C, H, W), got {tuple(one.shape)}")
+    return models
+
+
+def modules_in(model) -> list[torch.nn.Module]:
+    """The networks behind a model: itself, or those among its attributes."""
+    if isinstance(model, torch.nn.Module):
+        return [model]
+    return [value for value in getattr(model, "__dict__", {}).values() if isinstance(value, torch.nn.Module)]
+
+
+def device_of(models, device=None) -> torch.device:
+    """The device of the networks; for models without parameters the given one, or that of their sigmas.
+
+    Raises:
+        ValueError: a device is given and the networks are on another.
+    """
+    found = [tensor.device for model in models for module in modules_in(model)
+             for tensor in (*module.parameters(), *module.buffers())]
+    if device is None:
+        return found[0] if found else torch.as_tensor(models[0].sigmas).device
+    device = torch.device(device)
+    if device.type == "cuda" and device.index is None and torch.cuda.is_available():
+        device = torch.device("cuda", torch.cuda.current_device())
+    if found and found[0] != device:
+        raise ValueError(f"sample: argument device must be the model's, {found[0]} (move the model first, with "
+                         f"model.to({str(device)!r})), got {device}")
+    return device
+
+
+class Relevelled:
+    """A model with levels of its own run on another ladder: level i of that ladder is `index[i]` of the model's."""
+
+    def __init__(self, model, index):
+        self.model, self.index, self.shape = model, torch.tensor(index), tuple(model.shape)
+
+    def __call__(self, x, level):
+        self.index = self.index.to(x.device)
+        return self.model(x, self.index[level])
+
+
+class Continuous:
+    """A model that offers at_sigma run on a ladder of any sigmas."""
+
+    def __init__(self, model, sigmas):
+        self.model, self.sigmas, self.shape = model, torch.tensor(sigmas, dtype=torch.float64), tuple(model.shape)
+
+    def __call__(self, x, level):
+        self.sigmas = self.sigmas.to(x.device)
+        return self.model.at_sigma(x, self.sigmas[level].to(x.dtype))
+
+
+def ladder_of(model, sigmas=None) -> tuple:
+    """The score and the noise levels to run.
+
+    Args:
+        model: a model with its own sigmas.
+        sigmas: None for those; or others, which must be among them (to 1e-5, relative) unless the model has at_sigma.
+
+    Returns:
+        score(x, level) with level an index into the ladder, and the ladder as a list of floats.
+    """
+    own = check_sigmas(model.sigmas, "sample: model.sigmas")
+    if sigmas is None:
+        return model, own
+    ladder = check_sigmas(sigmas, "sample: argument sigmas")
+    nearest = [min(range(len(own)), key=lambda i, sigma=sigma: abs(own[i] - sigma)) for sigma in ladder]
+    apart = [sigma for sigma, i in zip(ladder, nearest, strict=True) if abs(own[i] - sigma) > 1e-5 * sigma]
+    if not apart:
+        whole = nearest == list(range(len(own)))
+        return (model, own) if whole else (Relevelled(model, nearest), [own[i] for i in nearest])
+    if not hasattr(model, "at_sigma"):
+        raise ValueError("sample: argument sigmas must be levels of the model, which has no at_sigma; "
+                         f"got {apart[0]:g}, not one of {', '.join(f'{sigma:g}' for sigma in own)}")
+    return Continuous(model, ladder), ladder
+
+
+def known_pixels(known, mask, n, shape, device, dtype) -> tuple | None:
+    """known (n, C, H, W), a view where it was given once, and mask bool (C, H, W) or (n, C, H, W); None without."""
+    if known is None and mask is None:
+        return None
+    if known is None or mask is None:
+        alone = "mask" if known is None else "known"
+        raise ValueError(f"sample: arguments known and mask go together, got {alone} alone")
+    known, mask = _image("known", known, n, shape), _image("mask", mask, n, shape)
+    if mask.dtype != torch.bool and not ((mask == 0) | (mask == 1)).all():
+        raise ValueError("sample: argument mask must be bool or hold only 0 and 1, 1 where the pixel is known")
+    if not torch.isfinite(known).all():
+        raise ValueError("sample: argument known must be finite")
+    return known.to(device, dtype).expand(n, *shape), mask.to(device, torch.bool).contiguous()
+
+
+def _image(name, value, n, shape):
+    value = torch.as_tensor(value).detach()
+    channels, height, width = shape
+    if tuple(value.shape) not in ((n, *shape), tuple(shape), (1, height, width)):
+        raise ValueError(f"sample: argument {name} must have shape {tuple(shape)}, {(1, height, width)} or "
+                         f"{(n, *shape)}, got {tuple(value.shape)}")
+    return value if value.dim() == 4 else value.expand(shape)
+
+
+def check_init(init, n, shape) -> None:
+    """Raises if `init` is not "uniform", "normal" or a finite tensor (n, C, H, W)."""
+    if torch.is_tensor(init):
+        if tuple(init.shape) != (n, *shape):
+            raise ValueError(f"sample: argument init must have shape {(n, *shape)}, got {tuple(init.shape)}")
+        if not torch.isfinite(init).all():
+            raise ValueError("sample: argument init must be finite")
+    elif init not in ("uniform", "normal"):
+        raise ValueError(f"sample: argument init must be 'uniform', 'normal' or a tensor, got {init!r}")
+
+
+def start(init, low, high, shape, *, seed, first, device, dtype) -> torch.Tensor:
+    """The first state of samples low .. high-1: uniform on (0, 1), standard normal, or their part of a tensor."""
+    if torch.is_tensor(init):
+        return init[low:high].detach().to(device, dtype, copy=True).contiguous()
+    draw = noise.uniform if init == "uniform" else noise.normal
+    return draw((high - low, *shape), seed, first=first + low, stream=noise.INIT, device=device).to(dtype)
+
+
+@contextlib.contextmanager
+def evaluation_mode(models):
+    """Puts the networks in evaluation mode, and each of their modules back afterwards."""
+    modes = [(part, part.training) for model in models for module in modules_in(model) for part in module.modules()]
+    try:
+        for part, _ in modes:
+            part.training = False
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training

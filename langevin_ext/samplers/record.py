@@ -1,0 +1,147 @@
+"""What a run has produced so far, on the CPU, and its checkpoint file.
+
+The file holds the finished samples, snapshots and diagnostics, the state of the batch in progress, and the settings,
+as safetensors with JSON metadata. It is replaced as a whole (written beside, flushed, renamed), so that a crash at any
+moment leaves the earlier file or the new one. It is kept when the run is complete: the same call then returns at once.
+"""
+
+import hashlib
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+
+from .._files import atomic_path
+
+FORMAT = "langevin_ext sampling run 1"
+SAVING_SHARE = 0.05  # of the time that may go into saving
+STATISTICS = ("score_norm", "mean", "variance", "nonfinite")
+
+
+@dataclass
+class Record:
+    """Results and position of a run; `state` is the batch in progress after `row` rows of stage `stage`."""
+
+    x: torch.Tensor  # (n, C, H, W)
+    snapshots: list[torch.Tensor]  # each (n, C, H, W)
+    statistics: torch.Tensor  # (batches, levels, 4) float64
+    batch: int = 0
+    stage: int = 0
+    row: int = 0
+    seconds: float = 0.0
+    state: torch.Tensor | None = field(default=None, repr=False)
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        named = {f"snapshot.{i}": snapshot for i, snapshot in enumerate(self.snapshots)}
+        named |= {"x": self.x, "statistics": self.statistics}
+        return named if self.state is None else named | {"state": self.state}
+
+
+def new_record(plan, kept, dtype) -> Record:
+    """An empty record; `kept` are the (stage, row) at which snapshots are taken."""
+    levels = sum(len(stage.level_ends) for stage in plan.stages)
+    snapshots = [torch.zeros(plan.n, *plan.shapes[plan.stages[stage].model], dtype=dtype) for stage, _ in kept]
+    return Record(torch.zeros(plan.n, *plan.shape, dtype=dtype), snapshots,
+                  torch.zeros(plan.batches, levels, len(STATISTICS), dtype=torch.float64))
+
+
+class Checkpoint:
+    """The file of one run.
+
+    Args:
+        path: where, or None for no file.
+        settings: JSON-able dict of everything the samples depend on.
+
+    Raises:
+        ValueError: the path is a folder, or in none.
+    """
+
+    def __init__(self, path, settings):
+        self.path = None if path is None else Path(path)
+        if self.path is not None and (self.path.is_dir() or not self.path.absolute().parent.is_dir()):
+            raise ValueError(f"sample: argument checkpoint must be a file in a folder that exists, got {self.path}")
+        self.settings = json.loads(json.dumps(settings, default=str))
+        self.due = 0.0
+
+    def load(self, record) -> bool:
+        """Fills `record` from the file, if there is one.
+
+        Raises:
+            ValueError: the file is not a sampling run, or one with other settings; the message names the first.
+        """
+        if self.path is None or not self.path.exists():
+            return False
+        try:
+            with safetensors.safe_open(self.path, "pt") as file:
+                metadata = file.metadata() or {}
+                stored = json.loads(metadata.get("settings", "{}"))
+                if metadata.get("format") != FORMAT:
+                    raise ValueError(f"sample: argument checkpoint must be the file of a sampling run, got {self.path}")
+                self._compare(stored)
+                tensors = {name: file.get_tensor(name) for name in file.keys()}
+        except safetensors.SafetensorError as error:
+            raise ValueError(f"sample: argument checkpoint cannot be read, {self.path}: {error}") from None
+        for name, tensor in record.tensors().items():
+            tensor.copy_(tensors[name])
+        record.state = tensors.get("state")
+        for name, value in json.loads(metadata["position"]).items():
+            setattr(record, name, value)
+        return True
+
+    def _compare(self, stored):
+        for name in (*self.settings, *stored):
+            now, then = self.settings.get(name), stored.get(name)
+            if now != then:
+                raise ValueError(f"sample: checkpoint {self.path} is of a run with another {name}: {then!r} there, "
+                                 f"{now!r} now; use another path or delete it")
+
+    @property
+    def is_due(self) -> bool:
+        """Whether enough time has passed since the last save."""
+        return self.path is not None and time.monotonic() >= self.due
+
+    def save(self, record) -> None:
+        if self.path is None:
+            return
+        began = time.monotonic()
+        position = {name: getattr(record, name) for name in ("batch", "stage", "row", "seconds")}
+        metadata = {"format": FORMAT, "settings": json.dumps(self.settings), "position": json.dumps(position),
+                    "settings_hash": hashlib.sha256(json.dumps(self.settings).encode()).hexdigest()}
+        with atomic_path(self.path) as temporary:
+            safetensors.torch.save_file(record.tensors(), temporary, metadata)
+        now = time.monotonic()
+        self.due = now + (now - began) / SAVING_SHARE
+
+
+def fingerprint(value) -> str:
+    """A short hash of a tensor, a network's parameters, or the class and attributes of another model."""
+    digest = hashlib.sha256(type(value).__qualname__.encode())
+    for name, item in _parts(value).items():
+        if torch.is_tensor(item):
+            item = item.detach().cpu().contiguous()
+            digest.update(f"{name} {item.dtype} {tuple(item.shape)}".encode())
+            digest.update(item.reshape(-1).view(torch.uint8).numpy().tobytes())
+        else:
+            digest.update(f"{name} {item!r}".encode())
+    return digest.hexdigest()[:16]
+
+
+def _parts(value) -> dict:
+    """Named tensors and strings that identify a value. Functions count by their name, numbers not: they may count."""
+    if torch.is_tensor(value):
+        return {"": value}
+    if isinstance(value, torch.nn.Module):
+        return value.state_dict() | ({"sigmas": torch.as_tensor(value.sigmas)} if hasattr(value, "sigmas") else {})
+    attributes = dict(getattr(value, "__dict__", {}))
+    attributes |= attributes.get("_constants", {})
+    parts = {name: item for name, item in attributes.items() if isinstance(item, torch.Tensor | str | tuple)}
+    for name, item in attributes.items():
+        if isinstance(item, torch.nn.Module) or (callable(item) and hasattr(item, "sigmas")):
+            parts[name] = fingerprint(item)
+        elif hasattr(item, "__qualname__"):
+            parts[name] = item.__qualname__
+    return parts | {"sigmas": torch.as_tensor(value.sigmas)}

@@ -1,0 +1,194 @@
+"""`sample` draws images from a score by a scheme; `plan` says what that will cost."""
+
+import time
+from dataclasses import replace
+
+import torch
+from tqdm import tqdm
+
+from . import _native
+from .samplers import inputs
+from .samplers.job import Job, Plan, prepare
+from .samplers.loop import Inpainting, run_stage
+from .samplers.monitor import Monitor, diagnostics, kept_rows
+from .samplers.record import Checkpoint, Record, fingerprint, new_record
+
+__all__ = ["sample", "plan", "Plan"]
+
+
+def sample(
+    model, scheme="annealed", n=16, *, seed=0, first=0, batch_size=None, sigmas=None, eps=None, step_lr=None,
+    n_steps_each=100, denoise=True, init="uniform", known=None, mask=None, upsample="bicubic", precision="auto",
+    device=None, progress=True, callback=None, snapshot=None, checkpoint=None, return_info=False, **scheme_options,
+) -> torch.Tensor | tuple[torch.Tensor, dict]:  # fmt: skip
+    """Samples from a score by Langevin dynamics (NCSN, arXiv:1907.05600, Algorithms 1 and 2).
+
+        for i in levels:
+            step_size = eps (sigma_i / sigma_L)^2
+            x <- x + step_size/2 score(x, i) + sqrt(step_size) z          n_steps_each times
+        x <- x + sigma_L^2 score(x, L)                                    if denoise
+
+    Sample i depends on (seed, first + i), the scheme and the model alone: not on n, the batch size, or interruptions.
+
+    Args:
+        model: score = model(x, level), x (B, C, H, W), level int64 (B,) indexing model.sigmas (L,), descending, in
+            units of x; model.shape (C, H, W). A network is put in evaluation mode for the run. Or a list of such
+            models, coarsest first, of which a scheme of one resolution runs the last.
+        scheme: "annealed" (= "HRS") or "langevin", one level.
+        n: number of samples.
+        seed: integer in [0, 2^64).
+        first: global index of the first sample.
+        batch_size: samples at a time; by default as many as have 2^16 values of x on the CPU, 2^18 elsewhere.
+        sigmas: levels to run instead of all of the model's; any, if the model has at_sigma(x, sigma).
+        eps: step size at the last level, default 2e-5; or
+        step_lr: the same as the released code states it, eps = 2 step_lr.
+        n_steps_each: steps per level.
+        denoise: make the last line's update, on the unknown pixels if some are known.
+        init: "uniform" on (0, 1), "normal", or a tensor (n, C, H, W).
+        known, mask: known pixels and where they are, (C, H, W), (1, H, W) or (n, C, H, W), mask bool or 0 and 1. Known
+            pixels end as known + sigma_L z; torch.where(mask, known, x) pastes them without the noise.
+        upsample: for schemes of several resolutions.
+        precision: "auto" or "fp32".
+        device: that of the model by default.
+        progress: show a bar with the rate and the time left.
+        callback: called after each update with a dict of x (the state itself: clone what is kept), stage, level,
+            sigma, step (updates before this one), kind ("step" or "denoise") and first (global index of x[0]).
+        snapshot: "levels" or k: keep x after each level, or after every k-th step; needs return_info.
+        checkpoint: path of a file in which the run saves its state as it goes, at most 5 % of the time. The same call
+            continues it, bit for bit; when complete the file stays, and the same call returns its samples. Networks
+            are recognised by their parameters, other models by class and attributes, functions by name.
+        return_info: return (x, info).
+        scheme_options: "annealed": sigma_ref, inpaint_order="paper"|"refresh"; "langevin": level, inpaint_order;
+            both: dtype, that of the state, torch.float32 or (on the CPU) torch.float64.
+
+    Returns:
+        (n, C, H, W) float32 on the device of the run; with return_info also a dict: evaluations per sample and calls
+        made, by resolution; seconds over all sessions, images_per_second; settings, backend; diagnostics, a dict per
+        level with sigma times the norm of the score, mean, variance, share not finite; snapshots, a list of
+        (n, C, H, W) on the CPU, and snapshot_places.
+
+    Raises:
+        ValueError, TypeError: an argument is wrong, eps is unstable, or the checkpoint is of a run with other settings.
+        FloatingPointError: the state is not finite; names level, step and samples.
+    """
+    job = prepare(model, scheme, n, seed=seed, first=first, batch_size=batch_size, sigmas=sigmas, eps=eps,
+                  step_lr=step_lr, n_steps_each=n_steps_each, denoise=denoise, init=init, known=known, mask=mask,
+                  upsample=upsample, precision=precision, device=device, **scheme_options)  # fmt: skip
+    kept = kept_rows(job.plan.stages, snapshot)
+    if snapshot is not None and not return_info:
+        raise ValueError("sample: argument snapshot needs return_info=True, which returns the snapshots")
+    record = new_record(job.plan, kept, job.dtype)
+    settings = _settings(job, snapshot)
+    file = Checkpoint(checkpoint, settings | {"model": "".join(map(fingerprint, job.models))} if checkpoint else None)
+    file.load(record)
+    with tqdm(total=_rows(job) * job.plan.batches, initial=_done(job, record), disable=not progress, unit="step",
+              desc=job.plan.scheme, dynamic_ncols=True) as bar:  # fmt: skip
+        monitor = Monitor(job, record, file, snapshot=snapshot, callback=callback, bar=bar)
+        with torch.inference_mode(), inputs.evaluation_mode(job.models):
+            while record.batch < job.plan.batches:
+                _run_batch(job, record, monitor, file)
+    x = record.x.to(job.device)
+    return (x, _info(job, record, monitor, settings, kept)) if return_info else x
+
+
+def plan(model, scheme="annealed", n=16, *, measure=False, **arguments) -> Plan:
+    """The stages and the cost of `sample(model, scheme, n, ...)`, without running it.
+
+    Args:
+        model, scheme, n: as for `sample`.
+        measure: evaluate each model on one batch to predict the seconds: evaluations times seconds per evaluation.
+        arguments: any of `sample`'s; those that only watch the run are ignored.
+
+    Returns:
+        `Plan`, with the exact number of evaluations per resolution; str() describes it.
+    """
+    watching = ("progress", "callback", "snapshot", "checkpoint", "return_info")
+    job = prepare(model, scheme, n, **{name: value for name, value in arguments.items() if name not in watching})
+    return replace(job.plan, seconds=_measure(job)) if measure else job.plan
+
+
+def _run_batch(job: Job, record: Record, monitor: Monitor, file: Checkpoint) -> None:
+    """Runs the stages of one batch, from where the record stands to the end, and stores its samples."""
+    batch, low = record.batch, record.batch * job.plan.batch_size
+    high = min(low + job.plan.batch_size, job.plan.n)
+    if record.state is None:
+        shape = job.plan.shapes[job.plan.stages[0].model]
+        x = inputs.start(job.init, low, high, shape, seed=job.seed, first=job.first, device=job.device, dtype=job.dtype)
+    else:
+        x = record.state.to(job.device, copy=True)
+    skip, start = record.stage, record.row
+    for number, stage in list(enumerate(job.plan.stages))[skip:]:
+        arguments = {"score": job.scores[stage.model], "seed": job.seed, "first": job.first + low, "start": start,
+                     "inpainting": _inpainting(job.pixels, low, high)}  # fmt: skip
+        monitor.watch(number, batch, low, x, arguments)
+        x = run_stage(stage, x=x, after=monitor.after, **arguments)
+        start = 0
+    record.x[low:high] = x.cpu()
+    record.batch, record.stage, record.row, record.state = batch + 1, 0, 0, None
+    monitor.lap()
+    if file.is_due or record.batch == job.plan.batches:
+        file.save(record)
+
+
+def _inpainting(pixels, low, high) -> Inpainting | None:
+    if pixels is None:
+        return None
+    known, mask = pixels
+    return Inpainting(known[low:high].contiguous(), mask if mask.dim() == 3 else mask[low:high])
+
+
+def _rows(job) -> int:
+    return sum(len(stage.rows) for stage in job.plan.stages)
+
+
+def _done(job, record) -> int:
+    """Rows that a record already holds."""
+    return record.batch * _rows(job) + sum(len(stage.rows) for stage in job.plan.stages[: record.stage]) + record.row
+
+
+def _settings(job, snapshot) -> dict:
+    """What the samples depend on, as JSON-able values."""
+    value = {
+        "scheme": job.plan.scheme, "n": job.plan.n, "seed": job.seed, "first": job.first,
+        "batch_size": job.plan.batch_size, "shape": list(job.plan.shape), "sigmas": job.plan.sigmas,
+        "eps": job.plan.eps, "n_steps_each": job.plan.n_steps_each, "denoise": job.plan.denoise,
+        "init": job.init if isinstance(job.init, str) else fingerprint(job.init), "known": None, "mask": None,
+        "options": job.options, "dtype": str(job.dtype).removeprefix("torch."), "device": job.device.type,
+        "snapshot": snapshot,
+    }  # fmt: skip
+    if job.pixels is not None:
+        value |= {"known": fingerprint(job.pixels[0]), "mask": fingerprint(job.pixels[1])}
+    return value
+
+
+def _info(job, record, monitor, settings, kept) -> dict:
+    rows = [job.plan.stages[stage].rows[i]._asdict() | {"stage": stage} for stage, i in kept]
+    places = [{name: row[name] for name in ("stage", "level", "sigma", "step")} for row in rows]
+    return {
+        "evaluations": job.plan.evaluations,
+        "calls": monitor.calls,
+        "seconds": record.seconds,
+        "images_per_second": job.plan.n / max(record.seconds, 1e-9),
+        "settings": settings,
+        "backend": f"{'native' if _native.core(job.device) else 'reference'} on {job.device}",
+        "precision": "fp64" if job.dtype == torch.float64 else "fp32",
+        "diagnostics": diagnostics(job.plan, record.statistics),
+        "snapshots": record.snapshots,
+        "snapshot_places": places,
+    }
+
+
+def _measure(job) -> float:
+    """Predicted seconds: for each model, the time of one evaluation of a batch (the second of two) by their number."""
+    seconds = 0.0
+    with torch.inference_mode(), inputs.evaluation_mode(job.models):
+        for stage in job.plan.stages:
+            shape = (job.plan.batch_size, *job.plan.shapes[stage.model])
+            x = torch.full(shape, 0.5, dtype=job.dtype, device=job.device)
+            level = torch.zeros(len(x), dtype=torch.int64, device=job.device)
+            for _ in range(2):
+                began = time.monotonic()
+                job.scores[stage.model](x, level).sum().item()
+                last = time.monotonic() - began
+            seconds += last * len(stage.rows) * job.plan.batches
+    return seconds

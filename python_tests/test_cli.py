@@ -1,0 +1,133 @@
+"""The commands, run as a user runs them, on a network small enough for seconds."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+
+import langevin_ext
+from langevin_ext.cli import main
+from langevin_ext.commands.inpaint import known_mask
+from langevin_ext.models import NCSN
+
+
+def run(*arguments):
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def sentence_of(result):
+    """The one sentence of a failed command; a traceback would have its exception in `result`."""
+    assert result.exit_code == 1, result.output
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("Error: "), result.stderr
+    return lines[0]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A small trained network: 3 steps, which is enough to run but not to draw digits."""
+    folder = tmp_path_factory.mktemp("cli") / "run"
+    result = run("train", "digits", "--out", folder, "--ngf", 4, "--steps", 3, "--batch-size", 8, "--log-every", 1,
+                 "--sigmas", 1, 0.1, 3)  # fmt: skip
+    assert result.exit_code == 0, result.output
+    return folder / "model.safetensors"
+
+
+def test_info_says_what_runs():
+    facts = json.loads(run("info", "--json").output)
+    assert facts == langevin_ext.backend_info()
+    text = run("info").output
+    assert ("native core:  runs" in text) == facts["native"]
+    assert facts["cuda_runs"] or facts["cuda_reason"] in text
+
+
+def test_train_writes_model_log_and_curve(checkpoint):
+    folder = checkpoint.parent
+    assert {"model.safetensors", "checkpoint.safetensors", "log.jsonl", "loss.png"} <= {p.name for p in folder.iterdir()}
+    model = langevin_ext.load(checkpoint)
+    assert model.shape == (1, 8, 8) and len(model.sigmas) == 3
+    assert langevin_ext.training.describe(checkpoint)["metadata"]["steps"] == 3
+
+
+def test_train_dry_run_writes_nothing(tmp_path):
+    result = run("train", "digits", "--out", tmp_path / "new", "--ngf", 4, "--dry-run")
+    assert result.exit_code == 0 and "parameters" in result.output and not (tmp_path / "new").exists()
+
+
+def test_sample_writes_what_the_function_returns(checkpoint, tmp_path):
+    out = tmp_path / "out"
+    options = ("-n", 5, "--seed", 7, "--first", 2, "--steps-each", 2, "--eps", 1e-3, "--device", "cpu")
+    result = run("sample", "--model", checkpoint, "--out", out, *options)
+    assert result.exit_code == 0, result.output
+    assert {p.name for p in out.iterdir()} == {"samples.npz", "grid.png", "trajectory.png", "settings.json"}
+    expected = langevin_ext.sample(langevin_ext.load(checkpoint), n=5, seed=7, first=2, n_steps_each=2, eps=1e-3,
+                                   progress=False)  # fmt: skip
+    with np.load(out / "samples.npz", allow_pickle=False) as file:
+        assert np.array_equal(file["images"], expected.numpy()) and file["first"] == 2
+    settings = json.loads((out / "settings.json").read_text())
+    assert settings["seed"] == 7 and settings["eps"] == 1e-3 and settings["evaluations"] == {"8x8": 3 * 2 + 1}
+    assert settings["model"]["sha256"] == langevin_ext.training.describe(checkpoint)["sha256"]
+
+
+def test_sample_refuses_a_folder_with_other_files(checkpoint, tmp_path):
+    (tmp_path / "precious.txt").write_text("mine")
+    result = run("sample", "--model", checkpoint, "--out", tmp_path, "-n", 1, "--steps-each", 1, "--eps", 1e-3)
+    assert "must be a new or empty folder" in sentence_of(result)
+    assert [p.name for p in tmp_path.iterdir()] == ["precious.txt"]
+
+
+def test_sample_dry_run_prints_the_plan_and_writes_nothing(checkpoint, tmp_path):
+    result = run("sample", "--model", checkpoint, "--out", tmp_path / "out", "--eps", 1e-3, "--dry-run")
+    assert result.exit_code == 0 and "301" in result.output and not (tmp_path / "out").exists()
+
+
+def test_inpaint_keeps_the_known_pixels(checkpoint, tmp_path):
+    out = tmp_path / "out"
+    result = run("inpaint", "--model", checkpoint, "--images", "digits", "-n", 4, "--variants", 2, "--known", "top",
+                 "--steps-each", 1, "--eps", 1e-3, "--out", out, "--device", "cpu")  # fmt: skip
+    assert result.exit_code == 0, result.output
+    originals = langevin_ext.data.open_dataset("digits", split="test").images[:2].float() / 255
+    with np.load(out / "samples.npz", allow_pickle=False) as file:
+        x = torch.from_numpy(file["images"])
+    assert torch.equal(x[:, :, :4], originals.repeat_interleave(2, 0)[:, :, :4])
+    assert not torch.equal(x[0, :, 4:], x[1, :, 4:])
+
+
+@pytest.mark.parametrize("region, corner, opposite", [("left", (0, 0), (0, 5)), ("bottom", (5, 0), (0, 0)),
+                                                      ("centre", (3, 3), (0, 0))])  # fmt: skip
+def test_known_regions(region, corner, opposite):
+    mask = known_mask(region, 6, 6)
+    assert mask[0][corner] and not mask[0][opposite]
+
+
+def test_known_region_drawn_in_a_file(tmp_path):
+    Image.fromarray(np.array([[255, 0], [0, 0]], dtype=np.uint8)).save(tmp_path / "mask.png")
+    mask = known_mask(str(tmp_path / "mask.png"), 4, 4)[0]
+    assert mask[:2, :2].all() and mask.sum() == 4
+
+
+def test_official_checkpoints_are_sampled(tmp_path):
+    torch.manual_seed(0)
+    model = NCSN((1, 8, 8), 4)
+    torch.save([{f"module.{k}": v for k, v in model.state_dict().items()}, {}], tmp_path / "official.pth")
+    result = run("sample", "--model", tmp_path / "official.pth", "--shape", "1x8x8", "-n", 1, "--steps-each", 1,
+                 "--out", tmp_path / "out")  # fmt: skip
+    assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize("arguments, words", [
+    (("sample", "--model", "no-such", "--out", "x"), "no-such"),
+    (("sample", "--model", "x.safetensors", "--shape", "1x8x8", "--out", "x"), "--shape is for official checkpoints"),
+    (("train", "no-such-folder", "--out", "x"), "no-such-folder"),
+    (("train", "digits", "--size", "8y8", "--out", "x"), "--size must be like"),
+    (("sample", "--model", "x.pth", "--shape", "8", "--out", "x"), "--shape must be like"),
+    (("inpaint", "--model", "MODEL", "--images", "digits", "--known", "nowhere", "--out", "x"), "--known must be one"),
+    (("inpaint", "--model", "MODEL", "--images", "digits", "-n", "3", "--out", "x"), "-n must be a multiple"),
+])  # fmt: skip
+def test_errors_are_one_sentence(arguments, words, checkpoint, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert words in sentence_of(run(*[checkpoint if a == "MODEL" else a for a in arguments]))
+    assert not (tmp_path / "x").exists()
