@@ -20,13 +20,13 @@ test: $(STAMP)
 
 lint: $(LINT_STAMP)
 	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+	$(BIN)/ruff format --check . --exclude "*.md"
 	$(BIN)/clang-format --dry-run -Werror $(CXX_FILES)
 	$(BIN)/mypy
 
 format: $(LINT_STAMP)
 	$(BIN)/ruff check --fix .
-	$(BIN)/ruff format .
+	$(BIN)/ruff format . --exclude "*.md"
 	$(BIN)/clang-format -i $(CXX_FILES)
 
 bench: $(STAMP)

@@ -3,8 +3,11 @@
 #include <string>
 
 #include "bind/common.h"
+#include "bind/dsm_loss.h"
+#include "bind/instance_norm_plus.h"
 #include "bind/langevin_step.h"
 #include "bind/noise.h"
+#include "bind/perturb.h"
 
 #if !defined(LV_MODULE_NAME)
 #define LV_MODULE_NAME _C
@@ -51,7 +54,12 @@ PYBIND11_MODULE(LV_MODULE_NAME, m) {
   m.def("init", &lv::init_exchange_api, "Takes the DLPack exchange table of torch.Tensor.");
   m.def("build_info", &lv::build_info);
   m.def("why_no_cuda", &lv::why_no_cuda);
+  m.def("dsm_loss", &lv::dsm_loss);
+  m.def("instance_norm_plus", &lv::instance_norm_plus);
+  m.def("instance_norm_plus_backward", &lv::instance_norm_plus_backward);
+  m.def("instance_norm_plus_scratch", &lv::instance_norm_plus_scratch);
   m.def("langevin_step", &lv::langevin_step);
+  m.def("perturb", &lv::perturb);
   m.def("philox_words", &lv::noise_fill<int64_t>);
   m.def("philox_normal", &lv::noise_fill<float>);
 }

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <cstring>
 
-#if defined(__CUDACC__) || defined(LV_EMULATE)
+#if defined(__CUDACC__)
 #define LV_HD __host__ __device__ inline __attribute__((always_inline))
 #else
 #define LV_HD inline __attribute__((always_inline))

@@ -1,7 +1,7 @@
 """Pictures of samples and of training: image grids, trajectories by noise level, loss curves.
 
-Images are pixel-exact PNGs, enlarged by whole factors so that small ones can be seen; each is written whole or not at
-all.
+Images are PNGs, enlarged by whole factors so that small ones can be seen, pixel by pixel or smoothly; each is written
+whole or not at all.
 """
 
 import json
@@ -19,7 +19,7 @@ CELL = 64  # pixels below which images are enlarged
 WHITE, TEXT = 255, 13  # background; height of a line of labels
 
 
-def image_grid(images, path, columns=None, *, scale=None, metadata=None) -> Path:
+def image_grid(images, path, columns=None, *, scale=None, smooth=False, metadata=None) -> Path:
     """Writes images as one PNG, row by row.
 
     Args:
@@ -27,6 +27,7 @@ def image_grid(images, path, columns=None, *, scale=None, metadata=None) -> Path
         path: file to write; its folder must exist.
         columns: images in a row, about the square root of N by default.
         scale: whole factor by which pixels are enlarged; by default small images grow to about 64 pixels.
+        smooth: enlarge by bicubic interpolation, in which small images are easier to recognise, and not pixel by pixel.
         metadata: dictionary that JSON can hold, put into the PNG as the text "langevin_ext".
 
     Returns:
@@ -42,17 +43,18 @@ def image_grid(images, path, columns=None, *, scale=None, metadata=None) -> Path
     columns = min(columns, len(pixels))
     rows = [list(pixels[i:i + columns]) for i in range(0, len(pixels), columns)]
     height, width = pixels.shape[1:3]
-    return _write(_sheet(rows, height, width, _scale("image_grid", scale, height, width)), path, metadata)
+    sheet = _sheet(rows, height, width, _scale("image_grid", scale, height, width), smooth=smooth)
+    return _write(sheet, path, metadata)
 
 
-def trajectory(snapshots, path, labels=None, *, scale=None, metadata=None) -> Path:
+def trajectory(snapshots, path, labels=None, *, scale=None, smooth=False, metadata=None) -> Path:
     """Writes the way of samples through the noise levels: a column for each level, a row for each sample.
 
     Args:
         snapshots: list of (N, C, H, W) as for `image_grid`, equal N and C; smaller images are enlarged to the largest.
         path: file to write; its folder must exist.
         labels: a word over each column, e.g. "1.0"; none by default.
-        scale, metadata: as for `image_grid`.
+        scale, smooth, metadata: as for `image_grid`.
 
     Returns:
         The path.
@@ -70,7 +72,8 @@ def trajectory(snapshots, path, labels=None, *, scale=None, metadata=None) -> Pa
         raise ValueError(f"trajectory: snapshots must have equal N and C, got {kinds}")
     height, width = (max(column.shape[axis] for column in columns) for axis in (1, 2))
     rows = [[column[i] for column in columns] for i in range(len(columns[0]))]
-    return _write(_sheet(rows, height, width, _scale("trajectory", scale, height, width), labels), path, metadata)
+    sheet = _sheet(rows, height, width, _scale("trajectory", scale, height, width), labels, smooth)
+    return _write(sheet, path, metadata)
 
 
 def _to_uint8(name, images):
@@ -95,7 +98,7 @@ def _scale(name, scale, height, width):
     return int(scale)
 
 
-def _sheet(rows, height, width, scale, labels=None):
+def _sheet(rows, height, width, scale, labels=None, smooth=False):
     """The cells, `scale` times enlarged, on a white sheet with thin gaps, and labels above the columns."""
     from PIL import Image, ImageDraw
 
@@ -103,11 +106,12 @@ def _sheet(rows, height, width, scale, labels=None):
     cell_height, cell_width = height * scale + gap, width * scale + gap
     size = (len(rows[0]) * cell_width + gap, len(rows) * cell_height + gap + top)
     colour = rows[0][0].shape[2] == 3
+    resample = Image.Resampling.BICUBIC if smooth else Image.Resampling.NEAREST
     sheet = Image.new("RGB" if colour else "L", size, (WHITE,) * 3 if colour else WHITE)
     for r, row in enumerate(rows):
         for c, cell in enumerate(row):
             picture = Image.fromarray(np.ascontiguousarray(cell if colour else cell[:, :, 0]))
-            picture = picture.resize((width * scale, height * scale), Image.Resampling.NEAREST)
+            picture = picture.resize((width * scale, height * scale), resample)
             sheet.paste(picture, (gap + c * cell_width, gap + top + r * cell_height))
     draw = ImageDraw.Draw(sheet)
     for c, label in enumerate(labels or ()):

@@ -169,9 +169,21 @@ def perturb(x, sigma, *, seed, step, first=0, stream=3) -> torch.Tensor:
 
 def dsm_loss(score, sigma, *, seed, step, first=0, stream=3, anneal_power=2.0) -> torch.Tensor:
     """1/2 sigma^(p-2) |sigma score + z|^2 per sample; see `langevin_ext.ops.dsm_loss`."""
+    residual = _dsm_residual(score, sigma, seed, step, first, stream)
+    return 0.5 * sigma.to(residual.dtype) ** (anneal_power - 2.0) * residual.square().flatten(1).sum(1)
+
+
+def dsm_loss_and_grad(score, sigma, *, seed, step, first=0, stream=3, anneal_power=2.0):
+    """`dsm_loss` and its gradient in the score, sigma^(p-1) (sigma score + z), in score's dtype."""
+    residual = _dsm_residual(score, sigma, seed, step, first, stream)
+    level = sigma.to(residual.dtype)
+    loss = 0.5 * level ** (anneal_power - 2.0) * residual.square().flatten(1).sum(1)
+    return loss, (_per_sample(level ** (anneal_power - 1.0), residual) * residual).to(score.dtype)
+
+
+def _dsm_residual(score, sigma, seed, step, first, stream):
     z = _noise_like(score, seed, step, first, stream)
-    residual = _per_sample(sigma, score) * score.to(z.dtype) + z
-    return 0.5 * sigma.to(z.dtype) ** (anneal_power - 2.0) * residual.square().flatten(1).sum(1)
+    return _per_sample(sigma, score) * score.to(z.dtype) + z
 
 
 def instance_norm_plus(x, weight, level=None, *, form="official", eps=1e-5, elu=False, residual=None):

@@ -57,10 +57,10 @@ def check_sigmas(sigmas, name="sigmas") -> list[float]:
     Raises:
         ValueError: not one-dimensional, empty, not finite, not positive or not strictly decreasing.
     """
-    values = torch.as_tensor(sigmas).detach()
-    if values.dim() != 1 or len(values) == 0:
-        raise ValueError(f"{name}: must be one-dimensional with at least one level, got shape {tuple(values.shape)}")
-    values = values.to("cpu", torch.float64).tolist()
+    tensor = torch.as_tensor(sigmas).detach()
+    if tensor.dim() != 1 or len(tensor) == 0:
+        raise ValueError(f"{name}: must be one-dimensional with at least one level, got shape {tuple(tensor.shape)}")
+    values = tensor.to("cpu", torch.float64).tolist()
     if not all(math.isfinite(value) and value > 0 for value in values):
         raise ValueError(f"{name}: must be finite and positive, got {values}")
     for i, (larger, smaller) in enumerate(zip(values, values[1:], strict=False)):

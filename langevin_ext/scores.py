@@ -60,6 +60,10 @@ class _Field:
         sigma = torch.as_tensor(sigma, dtype=torch.float64, device=x.device).reshape(-1, 1, 1, 1)
         return self._score(x.to(torch.float64), sigma, self._on(x.device)).to(x.dtype)
 
+    def _score(self, x, sigma, constants) -> torch.Tensor:
+        """The score of float64 x (B, C, H, W) at sigma (B or 1, 1, 1, 1)."""
+        raise NotImplementedError
+
 
 class ScoreFunction(_Field):
     """A plain function as a model: score(x, level) = fn(x, sigmas[level]).

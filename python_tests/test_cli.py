@@ -46,7 +46,8 @@ def test_info_says_what_runs():
 
 def test_train_writes_model_log_and_curve(checkpoint):
     folder = checkpoint.parent
-    assert {"model.safetensors", "checkpoint.safetensors", "log.jsonl", "loss.png"} <= {p.name for p in folder.iterdir()}
+    written = {path.name for path in folder.iterdir()}
+    assert {"model.safetensors", "checkpoint.safetensors", "log.jsonl", "loss.png"} <= written
     model = langevin_ext.load(checkpoint)
     assert model.shape == (1, 8, 8) and len(model.sigmas) == 3
     assert langevin_ext.training.describe(checkpoint)["metadata"]["steps"] == 3

@@ -143,3 +143,12 @@ def test_wrong_arguments(tmp_path, call, message):
     with pytest.raises((TypeError, ValueError), match=message):
         call(tmp_path / "p.png")
     assert not list(tmp_path.iterdir())
+
+
+def test_smooth_enlargement_interpolates(tmp_path):
+    images = torch.tensor([[0.0, 1.0], [0.0, 1.0]])[None, None]
+    plots.image_grid(images, tmp_path / "a.png", scale=8)
+    plots.image_grid(images, tmp_path / "b.png", scale=8, smooth=True)
+    hard, soft = (np.array(Image.open(tmp_path / name))[8] for name in ("a.png", "b.png"))
+    assert set(hard.tolist()) == {0, 255}
+    assert len(set(soft.tolist())) > 4 and (np.diff(soft[4:20].astype(int)) >= 0).all()

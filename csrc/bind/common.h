@@ -7,6 +7,7 @@
 #include <optional>
 #include <type_traits>
 
+#include "../half.h"
 #include "../images.h"
 #include "../tensor.h"
 
@@ -66,6 +67,24 @@ inline bool is_channels_last(const TensorView& x, const char* op) {
 inline void require_like(const TensorView& x, const TensorView& other, const char* op) {
   require(x.same_shape(other), op, "tensors must have one shape");
   require(x.same_device(other), op, "tensors must be on one device");
+}
+
+// A number for each sample of x, in the type that x is computed with: sigma, a weight, a loss.
+inline void require_per_sample(const TensorView& values, const TensorView& x, const char* op) {
+  const Dtype wanted = x.dtype() == Dtype::kFloat64 ? Dtype::kFloat64 : Dtype::kFloat32;
+  require(values.dtype() == wanted && values.same_device(x), op, "per-sample numbers must be float32, or float64");
+  require(values.dim() == 1 && x.dim() >= 1 && values.size(0) == x.size(0), op, "per-sample numbers must be (N,)");
+  require(values.layout() == Layout::kContiguous, op, "per-sample numbers must be contiguous");
+}
+
+// Calls run(Tag<T>()) for the element type.
+template <typename Run>
+void on_float_type(Dtype dtype, const char* op, const Run& run) {
+  if (dtype == Dtype::kFloat32) return run(Tag<float>());
+  if (dtype == Dtype::kBfloat16) return run(Tag<bfloat16>());
+  if (dtype == Dtype::kFloat16) return run(Tag<float16>());
+  require(dtype == Dtype::kFloat64, op, "tensors must be float32, bfloat16, float16 or float64");
+  run(Tag<double>());
 }
 
 }  // namespace lv

@@ -11,6 +11,7 @@ LV_CLONES void step_chunk(const LangevinStep<X, S>& p, int64_t sample, int64_t b
   X* x = p.x + sample * p.shape.elements();
   const S* score = p.score + sample * p.shape.elements();
   const bool dense = !p.x_channels_last && !p.score_channels_last && p.mask == nullptr;
+  MemoryWalk x_walk(p.shape, p.x_channels_last, begin), score_walk(p.shape, p.score_channels_last, begin);
   float z[kNoiseBuffer];
   for (int64_t from = begin; from < end; from += kNoiseBuffer) {
     const int64_t count = std::min(kNoiseBuffer, end - from);
@@ -19,10 +20,10 @@ LV_CLONES void step_chunk(const LangevinStep<X, S>& p, int64_t sample, int64_t b
       for (int64_t i = 0; i < count; ++i) x[from + i] = p.moved(x[from + i], score[from + i], z[i]);
       continue;
     }
-    for (int64_t i = 0; i < count; ++i) {
+    for (int64_t i = 0; i < count; ++i, x_walk.next(), score_walk.next()) {
       if (p.is_known(sample, from + i)) continue;
-      X& element = x[memory_offset(p.shape, p.x_channels_last, from + i)];
-      element = p.moved(element, score[memory_offset(p.shape, p.score_channels_last, from + i)], z[i]);
+      X& element = x[x_walk.offset()];
+      element = p.moved(element, score[score_walk.offset()], z[i]);
     }
   }
 }

@@ -10,8 +10,13 @@
 #include "emulate.h"
 #define LV_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
   ::lv::emulate::launch(grid, block, shared_bytes, [&] { kernel(__VA_ARGS__); })
+#define LV_SHARED(T, name) T* const name = static_cast<T*>(::lv::emulate::shared_memory())
 #else
 #include <cuda_runtime.h>
+// The block's dynamic shared memory, of the size that the launch gives; 16-byte aligned. Every name is the same memory.
+#define LV_SHARED(T, name)                                      \
+  extern __shared__ __align__(16) unsigned char name##_bytes[]; \
+  T* const name = reinterpret_cast<T*>(name##_bytes)
 // Checks the launch itself; what goes wrong while the kernel runs is reported by a later call, as always with CUDA.
 #define LV_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                                     \
   do {                                                                                                \
@@ -24,7 +29,11 @@
 namespace lv {
 
 constexpr int kThreads = 256;
+#if defined(LV_EMULATE)
+constexpr int64_t kMaxGridY = 2;  // so that small tests reach the stride over samples
+#else
 constexpr int64_t kMaxGridY = 65535;
+#endif
 
 // One thread for each item along x, one sample for each y; kernels stride over samples beyond kMaxGridY.
 inline dim3 grid_for(int64_t items, int64_t samples) {

@@ -86,12 +86,17 @@ def write_samples(folder, x, run, model_facts, *, extra=None):
     with atomic_path(folder / "samples.npz") as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, images=x.cpu().numpy(), seed=run["settings"]["seed"], first=run["settings"]["first"])
     if x.shape[1] in (1, 3):
-        plots.image_grid(x[:100], folder / "grid.png", metadata={"model": model_facts["path"]})
+        plots.image_grid(x[:100], folder / "grid.png", smooth=is_small(x), metadata={"model": model_facts["path"]})
         strip = [snapshot[:10] for snapshot in run["snapshots"]] + [x[:10].cpu()]
         labels = [f"σ={place['sigma']:.3g}" for place in run["snapshot_places"]] + ["result"]
-        plots.trajectory(strip, folder / "trajectory.png", labels)
+        plots.trajectory(strip, folder / "trajectory.png", labels, smooth=is_small(x))
     write_json(folder / "settings.json", settings)
     (folder / PROGRESS).unlink(missing_ok=True)
+
+
+def is_small(x):
+    """Images so small that a reader recognises them only when they are enlarged smoothly."""
+    return max(x.shape[2:]) < 16
 
 
 def report(folder, run, n):

@@ -19,7 +19,7 @@ RESULTS = {"samples.npz", "grid.png", "trajectory.png", "settings.json", "loss.p
 
 @click.command()
 @click.option("--out", type=click.Path(path_type=Path), default="demo_output", show_default=True)
-@click.option("--steps", default=1500, show_default=True, help="Training steps.")
+@click.option("--steps", default=1800, show_default=True, help="Training steps.")
 @click.option("-n", "n", default=128, show_default=True, help="Samples, at least 100 for a meaningful distance.")
 @click.option("--steps-each", default=100, show_default=True, help="Langevin steps per noise level.")
 def demo(out, steps, n, steps_each):
@@ -31,8 +31,8 @@ def demo(out, steps, n, steps_each):
     train_set, test_set = open_dataset("digits"), open_dataset("digits", split="test")
     untrained = network(tuple(train_set.shape))
     click.echo(f"1/3 training: {train_set}, {sum(p.numel() for p in untrained.parameters()):,} parameters")
-    model = training.train(network(tuple(train_set.shape)), train_set, out=folder / RUN, steps=steps, ema=0.99,
-                           ema_warmup=True, seed=SEED, save_every=250, log_every=25)  # fmt: skip
+    model = training.train(network(tuple(train_set.shape)), train_set, out=folder / RUN, steps=steps, batch_size=64,
+                           ema=0.995, ema_warmup=True, seed=SEED, save_every=250, log_every=25)  # fmt: skip
     plots.loss_curve(folder / RUN / "log.jsonl", folder / "loss.png")
 
     click.echo(f"2/3 sampling: {n} digits from the trained network, then from an untrained one")
@@ -40,7 +40,7 @@ def demo(out, steps, n, steps_each):
     x, run = sampling.sample(model, "annealed", snapshot="levels", **arguments)
     noise, _ = sampling.sample(untrained, "annealed", **arguments)
     write_samples(folder, x, run, training.describe(folder / RUN / "model.safetensors"))
-    plots.image_grid(noise[:100], folder / "untrained.png")
+    plots.image_grid(noise[:100], folder / "untrained.png", smooth=True)
 
     click.echo("3/3 Frechet distance to held-out digits, 64 pixels as features:")
     held_out = test_set.images.float() / 255

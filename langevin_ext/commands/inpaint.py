@@ -8,7 +8,7 @@ import torch
 
 from .. import plots, sampling
 from ..data import open_dataset
-from .common import PROGRESS, open_output, read_model, report, sampling_options, write_samples
+from .common import PROGRESS, is_small, open_output, read_model, report, sampling_options, write_samples
 
 REGIONS = ("left", "right", "top", "bottom", "centre")
 
@@ -44,7 +44,8 @@ def inpaint(model_path, shape, n, seed, first, batch_size, eps, step_lr, steps_e
     write_samples(folder, x, run, facts, extra={"images": images, "split": split, "known_region": region,
                                                 "variants": variants})  # fmt: skip
     if channels in (1, 3):
-        plots.image_grid(rows(originals, mask, x, variants)[: 16 * (variants + 2)], folder / "grid.png", variants + 2)
+        shown = rows(originals, mask, x, variants)[: 16 * (variants + 2)]
+        plots.image_grid(shown, folder / "grid.png", variants + 2, smooth=is_small(x))
     report(folder, run, n)
 
 

@@ -5,8 +5,10 @@ inference mode alike. Randomness is always a function of (seed, stream, step, fi
 `langevin_ext.noise`.
 """
 
-from ..reference import dsm_loss, instance_norm_plus, perturb
+from .dsm_loss import dsm_loss
+from .instance_norm_plus import instance_norm_plus
 from .langevin_step import langevin_step
+from .perturb import perturb
 from .philox import philox_normal, philox_words
 
 __all__ = ["dsm_loss", "instance_norm_plus", "langevin_step", "perturb", "philox_normal", "philox_words"]

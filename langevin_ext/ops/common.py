@@ -7,12 +7,14 @@ STATE = (torch.float32, torch.float64)
 ACTIVATION = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
-def define(schema, implementation, fake):
+def define(schema, implementation, fake, backward=None, setup_context=None):
     """Registers one implementation for every device; it asks for the native core itself."""
     name = schema.split("(")[0]
     _library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
     _library.impl(name, implementation, "CompositeExplicitAutograd")
     torch.library.register_fake(f"langevin_ext::{name}", fake, lib=_library)
+    if backward is not None:
+        torch.library.register_autograd(f"langevin_ext::{name}", backward, setup_context=setup_context, lib=_library)
     return getattr(torch.ops.langevin_ext, name).default
 
 
@@ -30,6 +32,16 @@ def dense(tensor):
     if tensor.is_contiguous() or (tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last)):
         return tensor
     return tensor.contiguous()
+
+
+def compute_dtype(tensor):
+    """The dtype in which elements of `tensor` are computed with."""
+    return torch.float64 if tensor.dtype == torch.float64 else torch.float32
+
+
+def per_sample(values, tensor):
+    """(samples,) numbers shaped to multiply (samples, ...)."""
+    return values.view(-1, *[1] * (tensor.dim() - 1))
 
 
 def written(tensor):
@@ -58,3 +70,11 @@ def check_like(name, label, tensor, x_label, x, shape=None):
 def check_batch(name, label, x):
     if x.dim() < 2:
         raise ValueError(f"{name}: {label} must have shape (samples, ...), got {tuple(x.shape)}")
+
+
+def check_sigma(name, sigma, x_label, x):
+    """A noise level for each sample; float32, or float64 where x is."""
+    check_tensor(name, "sigma", sigma, STATE if x.dtype == torch.float64 else (torch.float32,))
+    check_like(name, "sigma", sigma, x_label, x, x.shape[:1])
+    if sigma.requires_grad and torch.is_grad_enabled():
+        raise ValueError(f"{name}: sigma must not require grad, there is no gradient in sigma")

@@ -1,10 +1,11 @@
 """Schemes by name. A scheme is a function from ladders and step settings to stages, tables of rows (see `table`)."""
 
 import inspect
+from collections.abc import Callable
 
 from .langevin import annealed, langevin
 
-SCHEMES = {"langevin": langevin, "annealed": annealed, "HRS": annealed}
+SCHEMES: dict[str, Callable] = {"langevin": langevin, "annealed": annealed, "HRS": annealed}
 
 COMMON = ("ladders", "eps", "n_steps_each", "denoise", "inpainting")  # arguments that every scheme takes
 

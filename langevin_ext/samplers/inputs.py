@@ -96,7 +96,7 @@ def ladder_of(model, sigmas=None) -> tuple:
     if sigmas is None:
         return model, own
     ladder = check_sigmas(sigmas, "sample: argument sigmas")
-    nearest = [min(range(len(own)), key=lambda i, sigma=sigma: abs(own[i] - sigma)) for sigma in ladder]
+    nearest = [min((abs(mine - sigma), i) for i, mine in enumerate(own))[1] for sigma in ladder]
     apart = [sigma for sigma, i in zip(ladder, nearest, strict=True) if abs(own[i] - sigma) > 1e-5 * sigma]
     if not apart:
         whole = nearest == list(range(len(own)))

@@ -33,7 +33,7 @@ class Plan:
     batch_size: int
     stages: list[Run]
     sigmas: list[list[float]]
-    shapes: list[tuple[int, int, int]]
+    shapes: list[tuple[int, ...]]
     eps: float
     n_steps_each: int
     denoise: bool
@@ -45,7 +45,7 @@ class Plan:
         return math.ceil(self.n / self.batch_size)
 
     @property
-    def shape(self) -> tuple[int, int, int]:
+    def shape(self) -> tuple[int, ...]:
         """(C, H, W) of the samples."""
         return self.shapes[self.stages[-1].model]
 

@@ -67,7 +67,7 @@ def annealed(
     sigma_ref = _reference(sigma_ref, sigmas)
     check_eps(eps, sigma_ref, "annealed")
     paste = _paste(inpainting, inpaint_order)
-    rows = []
+    rows: list[Row] = []
     for i, sigma in enumerate(sigmas):  # line 2
         alpha = step_size(sigma, eps, sigma_ref)  # line 3
         rows += steps_at(i, sigma, alpha, n_steps_each, k=len(rows), paste=paste, number=i)

@@ -47,7 +47,7 @@ def restore(folder, trainer) -> None:
     if metadata.get("kind") != "training":
         raise ValueError(f"train: {path} must be the checkpoint of a training run, got weights only")
     _compare(metadata["settings"], settings(trainer), path)
-    groups = {}
+    groups: dict[str, dict] = {}
     for key, value in tensors.items():
         kind, _, name = key.partition(".")
         groups.setdefault(kind, {})[name] = value

@@ -1,0 +1,134 @@
+#pragma once
+
+#include "../instance_norm_plus.h"
+#include "common.h"
+
+namespace lv {
+
+// What both directions are told beside their images.
+struct NormArguments {
+  const TensorView& x;
+  const TensorView& weight;
+  const OptionalTensor& level;
+  const TensorView& stats;
+  const TensorView& scratch;
+  bool paper, elu;
+  double eps;
+};
+
+inline int64_t instance_norm_plus_scratch(const TensorView& x, bool backward) {
+  return norm_scratch_size(image_shape(x), is_channels_last(x, "instance_norm_plus"), backward);
+}
+
+inline void check_norm_levels(const NormArguments& a, const char* op) {
+  if (!a.level) return;
+  require(a.level->dtype() == Dtype::kInt64 && a.level->same_device(a.x), op, "level must be int64 on x's device");
+  require(a.level->dim() == 1 && a.level->size(0) == a.x.size(0), op, "level must have one entry for each sample");
+  require(a.level->layout() == Layout::kContiguous, op, "level must be contiguous");
+  if (a.level->is_cuda()) return;  // reading it here would wait for the GPU; a wrong level makes its sample NaN
+  const int64_t levels = a.weight.size(0), *level = a.level->data<const int64_t>();
+  for (int64_t i = 0; i < a.x.size(0); ++i) {
+    if (level[i] >= 0 && level[i] < levels) continue;
+    throw std::invalid_argument(std::string(op) + ": level must be in [0, " + std::to_string(levels) + "), got " +
+                                std::to_string(level[i]));
+  }
+}
+
+template <typename T>
+NormPlan<Compute<T>> norm_plan(const NormArguments& a, bool backward, const char* op) {
+  using A = Compute<T>;
+  const Dtype statistics = std::is_same_v<A, double> ? Dtype::kFloat64 : Dtype::kFloat32;
+  const ImageShape shape = image_shape(a.x);
+  const bool channels_last = is_channels_last(a.x, op);
+  for (const TensorView* tensor : {&a.weight, &a.stats, &a.scratch}) {
+    require(tensor->dtype() == statistics && tensor->same_device(a.x), op, "weight and statistics have a wrong dtype");
+    require(tensor->layout() == Layout::kContiguous, op, "weight and statistics must be contiguous");
+  }
+  require(a.x.dim() == 4 && a.weight.dim() == 2, op, "x must have 4 dimensions and weight 2");
+  const int64_t columns = a.weight.size(1);
+  require(columns == 3 * shape.channels || columns == 2 * shape.channels, op, "weight must have 2 C or 3 C columns");
+  require(a.stats.numel() == shape.samples * (2 * shape.channels + 2), op, "stats has a wrong size");
+  require(a.scratch.numel() >= norm_scratch_size(shape, channels_last, backward), op, "scratch is too small");
+  check_norm_levels(a, op);
+  require(a.level || a.weight.size(0) > 0 || shape.samples == 0, op, "weight must have a row");
+  return {shape, channels_last, a.paper, a.elu, columns == 3 * shape.channels, static_cast<A>(a.eps),
+          pixel_chunks(shape, channels_last), a.weight.size(0), a.weight.data<const A>(),
+          a.level ? a.level->data<const int64_t>() : nullptr, a.stats.data<A>(), a.scratch.data<A>()};
+}
+
+// The data of an image that lies as x does; null for none.
+template <typename T>
+T* image_like(const TensorView& x, const OptionalTensor& image, const char* op) {
+  if (!image) return nullptr;
+  require_like(x, *image, op);
+  require(x.dtype() == image->dtype() && x.layout() == image->layout(), op, "images must have x's dtype and layout");
+  return image->data<T>();
+}
+
+template <typename Run>
+void for_activation(Dtype dtype, const char* op, const Run& run) {
+  if (dtype == Dtype::kFloat32) return run(Tag<float>());
+  if (dtype == Dtype::kFloat64) return run(Tag<double>());
+  if (dtype == Dtype::kBfloat16) return run(Tag<bfloat16>());
+  require(dtype == Dtype::kFloat16, op, "x must be float32, float64, bfloat16 or float16");
+  run(Tag<float16>());
+}
+
+inline void instance_norm_plus(const TensorView& x, const OptionalTensor& residual, const OptionalTensor& sum,
+                               const OptionalTensor& y, const TensorView& weight, const OptionalTensor& level,
+                               const TensorView& stats, const TensorView& scratch, bool paper, double eps, bool elu,
+                               int threads) {
+  const char* op = "instance_norm_plus";
+  const NormArguments arguments{x, weight, level, stats, scratch, paper, elu, eps};
+  require(y && residual.has_value() == sum.has_value(), op, "y is missing, or sum and residual do not go together");
+  if (x.numel() == 0) return;
+  for_activation(x.dtype(), op, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    const InstanceNormPlus<T> p{norm_plan<T>(arguments, false, op), x.data<const T>(),
+                                image_like<const T>(x, residual, op), image_like<T>(x, sum, op),
+                                image_like<T>(x, y, op)};
+    on_device_of(
+        x, op, [&] { instance_norm_plus_cpu(p, threads); },
+        [&](void* stream) {
+          if constexpr (std::is_same_v<T, double>)
+            require(false, op, "float64 is for the CPU");
+          else
+            instance_norm_plus_cuda(p, stream);
+        });
+  });
+}
+
+inline void instance_norm_plus_backward(const TensorView& x, const OptionalTensor& grad_y,
+                                        const OptionalTensor& grad_sum, const OptionalTensor& grad_x,
+                                        const OptionalTensor& grad_weight, const TensorView& weight,
+                                        const OptionalTensor& level, const TensorView& stats,
+                                        const TensorView& scratch, bool paper, double eps, bool elu, int threads) {
+  const char* op = "instance_norm_plus_backward";
+  const NormArguments arguments{x, weight, level, stats, scratch, paper, elu, eps};
+  require(grad_y.has_value(), op, "grad_y is missing");
+  if (grad_weight) {
+    require_like(weight, *grad_weight, op);
+    require(grad_weight->dtype() == weight.dtype() && grad_weight->layout() == Layout::kContiguous, op,
+            "grad_weight must have weight's dtype and be contiguous");
+  }
+  if (x.numel() == 0) return;
+  for_activation(x.dtype(), op, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    const NormPlan<Compute<T>> plan = norm_plan<T>(arguments, true, op);
+    Compute<T>* rows = plan.partials + norm_scratch_size(plan.shape, plan.channels_last, false);
+    const InstanceNormPlusBackward<T> p{plan, x.data<const T>(), image_like<const T>(x, grad_y, op),
+                                        image_like<const T>(x, grad_sum, op), image_like<T>(x, grad_x, op),
+                                        grad_weight ? grad_weight->data<Compute<T>>() : nullptr, rows,
+                                        rows + plan.shape.samples * 3 * plan.shape.channels};
+    on_device_of(
+        x, op, [&] { instance_norm_plus_backward_cpu(p, threads); },
+        [&](void* stream) {
+          if constexpr (std::is_same_v<T, double>)
+            require(false, op, "float64 is for the CPU");
+          else
+            instance_norm_plus_backward_cuda(p, stream);
+        });
+  });
+}
+
+}  // namespace lv

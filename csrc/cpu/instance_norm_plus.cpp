@@ -1,0 +1,192 @@
+#include "../instance_norm_plus.h"
+
+#include "norm_blocks.h"
+
+namespace lv {
+namespace {
+
+// Means and sums of squared deviations side by side, merged from parts (Chan, Golub and LeVeque 1979).
+struct Moments {
+  double mean[kLanes] = {}, squares[kLanes] = {};
+};
+
+template <typename A>
+LV_CLONES void merge_moments(Moments& moments, int64_t lane, int64_t lanes, int64_t before, int64_t count,
+                             const A* __restrict part_mean, const A* __restrict part_squares) {
+  const double move = static_cast<double>(count) / static_cast<double>(before + count);
+  const double spread = static_cast<double>(before) * move;
+  for (int64_t j = 0; j < lanes; ++j) {
+    const double delta = static_cast<double>(part_mean[j]) - moments.mean[lane + j];
+    moments.mean[lane + j] += delta * move;
+    moments.squares[lane + j] += static_cast<double>(part_squares[j]) + delta * delta * spread;
+  }
+}
+
+// From the sums of d and d^2, d = x - centre, to the mean and the sum of squares about it. The sum of d is what
+// rounding left in `centre`; rounding may also push the squares below 0. NaN stays.
+template <typename A>
+LV_HD void correct(A count, A& centre, A first, A& second) {
+  const A squares = second - first * first / count;
+  centre += first / count;
+  second = squares < A(0) ? A(0) : squares;
+}
+
+// Channels-last: a sum for each column.
+template <typename A>
+LV_CLONES void column_moments(const Rows<const A>& rows, A* __restrict centre, A* __restrict second) {
+  const A count = static_cast<A>(rows.count);
+  A first[kLanes];
+  for (int64_t j = 0; j < rows.width; ++j) centre[j] = first[j] = second[j] = A(0);
+  for (int64_t row = 0; row < rows.count; ++row) {
+    const A* __restrict x = rows.data + row * rows.stride;
+    for (int64_t j = 0; j < rows.width; ++j) centre[j] += x[j];
+  }
+  for (int64_t j = 0; j < rows.width; ++j) centre[j] /= count;
+  for (int64_t row = 0; row < rows.count; ++row) {
+    const A* __restrict x = rows.data + row * rows.stride;
+    for (int64_t j = 0; j < rows.width; ++j) {
+      const A d = x[j] - centre[j];
+      first[j] += d;
+      second[j] = fma(d, d, second[j]);
+    }
+  }
+  for (int64_t j = 0; j < rows.width; ++j) correct(count, centre[j], first[j], second[j]);
+}
+
+// Contiguous: one sum for the row.
+template <typename A>
+LV_CLONES void row_moments(const Rows<const A>& rows, A* centre, A* second) {
+  const A* __restrict x = rows.data;
+  const int64_t full = rows.width / kSums * kSums;
+  const A count = static_cast<A>(rows.width);
+  A sums[kSums] = {}, first[kSums] = {}, squares[kSums] = {};
+  for (int64_t i = 0; i < full; i += kSums)
+    for (int64_t j = 0; j < kSums; ++j) sums[j] += x[i + j];
+  for (int64_t i = full; i < rows.width; ++i) sums[i - full] += x[i];
+  const A mean = fold(sums) / count;
+  for (int64_t i = 0; i < full; i += kSums) {
+    for (int64_t j = 0; j < kSums; ++j) {
+      const A d = x[i + j] - mean;
+      first[j] += d;
+      squares[j] = fma(d, d, squares[j]);
+    }
+  }
+  for (int64_t i = full; i < rows.width; ++i) {
+    const A d = x[i] - mean;
+    first[i - full] += d;
+    squares[i - full] = fma(d, d, squares[i - full]);
+  }
+  *centre = mean;
+  *second = fold(squares);
+  correct(count, *centre, fold(first), *second);
+}
+
+// What is normalised; with a residual it is written to p.sum first, and read back as rounded there.
+template <typename T>
+Rows<const Compute<T>> input_rows(const InstanceNormPlus<T>& p, int64_t sample, const Strip& s, const Block& b,
+                                  Compute<T>* buffer) {
+  const Rows<const T> x = rows_at(p.x, sample, s, b);
+  if (p.residual == nullptr) return readable(x, buffer);
+  Buffer<T> other, total;
+  const Rows<T> sum = rows_at(p.sum, sample, s, b);
+  add_rows(readable(x, buffer), readable(rows_at(p.residual, sample, s, b), other.data), writable(sum, total.data));
+  written(sum, total.data);
+  return readable(rows_at(static_cast<const T*>(p.sum), sample, s, b), buffer);
+}
+
+template <typename T>
+void strip_moments(const InstanceNormPlus<T>& p, int64_t sample, const Strip& s) {
+  using A = Compute<T>;
+  Buffer<T> buffer;
+  A mean[kLanes], squares[kLanes];
+  Moments moments;
+  for (int64_t i = 0; i < s.blocks(); ++i) {
+    const Block b = s.block(i);
+    const Rows<const A> x = input_rows(p, sample, s, b, buffer.data);
+    s.channels_last ? column_moments(x, mean, squares) : row_moments(x, mean, squares);
+    merge_moments(moments, b.lane, b.lanes, b.pixels_before, b.pixels, mean, squares);
+  }
+  A* out = p.plan.partial(sample, s.chunk) + s.channel;
+  for (int64_t k = 0; k < s.channels; ++k) {
+    out[k] = static_cast<A>(moments.mean[k]);
+    out[s.shape.channels + k] = static_cast<A>(moments.squares[k]);
+  }
+}
+
+template <typename A>
+void sample_stats(const NormPlan<A>& p, int64_t sample) {
+  const int64_t channels = p.shape.channels;
+  A *mu = p.sample_stats(sample), *r = mu + channels, *m_and_q = r + channels;
+  for (int64_t channel = 0; channel < channels; channel += kLanes) {
+    const int64_t lanes = std::min(kLanes, channels - channel);
+    Moments moments;
+    for (int64_t chunk = 0; chunk < p.chunks.count; ++chunk) {
+      const A* part = p.partial(sample, chunk) + channel;
+      merge_moments(moments, 0, lanes, chunk * p.chunks.pixels, p.chunk_size(chunk), part, part + channels);
+    }
+    for (int64_t k = 0; k < lanes; ++k) {
+      mu[channel + k] = static_cast<A>(moments.mean[k]);
+      r[channel + k] = static_cast<A>(1.0 / std::sqrt(moments.squares[k] / p.shape.pixels + p.eps));
+    }
+  }
+  double m = 0, v = 0;
+  for (int64_t c = 0; c < channels; ++c) m += static_cast<double>(mu[c]) - mu[0];
+  m = mu[0] + m / channels;
+  for (int64_t c = 0; c < channels; ++c) v += (mu[c] - m) * (mu[c] - m);
+  if (channels > 1) v /= channels - 1;
+  m_and_q[0] = static_cast<A>(m);
+  m_and_q[1] = static_cast<A>(1.0 / std::sqrt(v + p.eps));
+}
+
+// kColumns: column j belongs to channel j of the strip; else all belong to channel `lane`.
+template <bool kColumns, typename A>
+LV_HD void normalise(const StripCoefficients<A>& k, int64_t lane, bool with_elu, const Rows<const A>& in,
+                     const Rows<A>& out) {
+  const NormCoefficients<A> one = k[kColumns ? 0 : lane];
+  for (int64_t row = 0; row < in.count; ++row) {
+    const A* __restrict x = in.data + row * in.stride;
+    A* __restrict y = out.data + row * out.stride;
+    if (with_elu) {
+      for (int64_t j = 0; j < in.width; ++j) y[j] = elu((kColumns ? k[j] : one)(x[j]));
+    } else {
+      for (int64_t j = 0; j < in.width; ++j) y[j] = (kColumns ? k[j] : one)(x[j]);
+    }
+  }
+}
+
+template <typename A>
+LV_CLONES void normalise_block(const StripCoefficients<A>& k, const Strip& s, int64_t lane, bool with_elu,
+                               const Rows<const A>& in, const Rows<A>& out) {
+  s.channels_last ? normalise<true>(k, lane, with_elu, in, out) : normalise<false>(k, lane, with_elu, in, out);
+}
+
+template <typename T>
+void strip_apply(const InstanceNormPlus<T>& p, int64_t sample, const Strip& s) {
+  const StripCoefficients<Compute<T>> k(p.plan, sample, s);
+  Buffer<T> in, out;
+  const T* input = p.residual != nullptr ? p.sum : p.x;
+  for (int64_t i = 0; i < s.blocks(); ++i) {
+    const Block b = s.block(i);
+    const Rows<T> y = rows_at(p.y, sample, s, b);
+    normalise_block(k, s, b.lane, p.plan.elu, readable(rows_at(input, sample, s, b), in.data), writable(y, out.data));
+    written(y, out.data);
+  }
+}
+
+}  // namespace
+
+template <typename T>
+void instance_norm_plus_cpu(const InstanceNormPlus<T>& p, int threads) {
+  collect_and_apply(
+      norm_strips(p.plan.shape, p.plan.channels_last, p.plan.chunks), threads,
+      [&](int64_t sample, const Strip& s) { strip_moments(p, sample, s); },
+      [&](int64_t sample) { sample_stats(p.plan, sample); },
+      [&](int64_t sample, const Strip& s) { strip_apply(p, sample, s); });
+}
+
+template void instance_norm_plus_cpu(const InstanceNormPlus<float>&, int);
+template void instance_norm_plus_cpu(const InstanceNormPlus<bfloat16>&, int);
+template void instance_norm_plus_cpu(const InstanceNormPlus<float16>&, int);
+template void instance_norm_plus_cpu(const InstanceNormPlus<double>&, int);
+
+}  // namespace lv
