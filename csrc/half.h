@@ -62,10 +62,14 @@ LV_HD double store<double>(double a) {
 
 template <>
 LV_HD bfloat16 store<bfloat16>(float a) {
+#if defined(__CUDA_ARCH__)
+  return {__bfloat16_as_ushort(__float2bfloat16_rn(a))};
+#else
   const uint32_t bits = bit_cast<uint32_t>(a);
   const uint32_t rounded = (bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16;
   const bool is_nan = (bits & 0x7FFFFFFFu) > 0x7F800000u;
   return {static_cast<uint16_t>(is_nan ? 0x7FC0u : rounded)};
+#endif
 }
 
 template <>

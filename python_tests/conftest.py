@@ -21,3 +21,20 @@ def backend(request, monkeypatch):
     elif _native.core(torch.device("cpu")) is None:
         pytest.skip("the native core is not installed")
     return request.param
+
+
+@pytest.fixture(scope="session")
+def emulation():
+    """The CUDA kernels' block logic on the CPU; see emulation/emulate.h for what that covers."""
+    from emulation import build, harness
+
+    if build.why_not():
+        pytest.skip(build.why_not())
+    return harness.Emulation(build.load(build.build()))
+
+
+@pytest.fixture
+def emulated(emulation):
+    """Runs a test with the emulated CUDA kernels in the place of the native core."""
+    with emulation.active():
+        yield emulation

@@ -34,6 +34,7 @@ __global__ void __launch_bounds__(kThreads, 4) moments_kernel(NormPlan<float> p,
       });
     }
     sum_tile(sums, g, tile, sum);
+#pragma unroll 1
     for (int slot = static_cast<int>(threadIdx.x); slot < g.slots; slot += kThreads)
       centres[slot] = __fdividef(sums[slot], pixels);
     __syncthreads();
@@ -50,6 +51,7 @@ __global__ void __launch_bounds__(kThreads, 4) moments_kernel(NormPlan<float> p,
     });
     sum_tile(sums, g, tile, moments);
     float* partial = p.partial(sample, tile.chunk) + tile.channel;
+#pragma unroll 1
     for (int slot = static_cast<int>(threadIdx.x); slot < tile.channels; slot += kThreads) {
       const float first = sums[slot], off = __fdividef(first, pixels);  // what rounding left in the mean
       const float squares = sums[g.rows * g.slots + slot] - first * off;
@@ -78,12 +80,14 @@ __device__ void merged_moments(const NormPlan<float>& p, int64_t sample, int64_t
 __device__ void spread_of_means(const NormPlan<float>& p, int64_t sample, float* sums, float& m, float& q) {
   const float channels = static_cast<float>(p.shape.channels);
   float mean, squares, sum[1][1] = {}, moments[2][1] = {};
+#pragma unroll 1
   for (int64_t c = threadIdx.x; c < p.shape.channels; c += kThreads) {
     merged_moments(p, sample, c, mean, squares);
     sum[0][0] += mean;
   }
   block_sum(sums, sum);
   const float centre = sum[0][0] / channels;
+#pragma unroll 1
   for (int64_t c = threadIdx.x; c < p.shape.channels; c += kThreads) {
     merged_moments(p, sample, c, mean, squares);
     moments[0][0] += mean - centre;
@@ -109,6 +113,7 @@ __global__ void __launch_bounds__(kThreads, 4) normalise_kernel(NormPlan<float> 
     const int64_t sample = p.shape.samples - 1 - back, channels = p.shape.channels;
     float *stats = p.sample_stats(sample), m, q;
     spread_of_means(p, sample, sums, m, q);
+#pragma unroll 1
     for (int slot = static_cast<int>(threadIdx.x); slot < tile.channels; slot += kThreads) {
       const int64_t c = tile.channel + slot;
       float mean, squares;
@@ -134,8 +139,7 @@ __global__ void __launch_bounds__(kThreads, 4) normalise_kernel(NormPlan<float> 
         if (p.elu) v[0][lane] = elu(v[0][lane]);
       }
       access.write(images.y, at, v[0]);
-    });
-    __syncthreads();  // before the next sample's coefficients
+    });  // the next sample's coefficients stand behind the barriers of spread_of_means
   }
 }
 

@@ -22,6 +22,7 @@ __global__ void __launch_bounds__(kThreads, 4) sums_kernel(NormPlan<float> p, Im
   float *means = shared, *scales = means + g.slots, *biases = scales + g.slots, *sums = biases + g.slots;
   const NormTile<kLanes> tile(p, g);
   for (int64_t sample = blockIdx.y; sample < p.shape.samples; sample += gridDim.y) {
+#pragma unroll 1
     for (int slot = static_cast<int>(threadIdx.x); slot < tile.channels; slot += kThreads) {
       const auto k = p.saved_coefficients(sample, tile.channel + slot);
       means[slot] = k.mean, scales[slot] = k.scale, biases[slot] = k.bias;
@@ -46,11 +47,11 @@ __global__ void __launch_bounds__(kThreads, 4) sums_kernel(NormPlan<float> p, Im
     sum_tile(sums, g, tile, sum);
     float* partial = p.partial(sample, tile.chunk) + tile.channel;
     const float* r = p.sample_stats(sample) + p.shape.channels + tile.channel;
+#pragma unroll 1
     for (int slot = static_cast<int>(threadIdx.x); slot < tile.channels; slot += kThreads) {
       partial[slot] = sums[slot];
       partial[p.shape.channels + slot] = sums[g.rows * g.slots + slot] * r[slot];
-    }
-    __syncthreads();  // before the next sample's sums
+    }  // the next sample's sums stand behind the barrier before them
   }
 }
 
@@ -75,6 +76,7 @@ __device__ Spread channel_spread(const NormPlan<float>& p, int64_t sample, float
   const float* m_and_q = stats + 2 * p.shape.channels;
   Spread spread{m_and_q[0], m_and_q[1], 0.0f, 0.0f};
   float sum[2][1] = {};
+#pragma unroll 1
   for (int64_t c = threadIdx.x; c < p.shape.channels; c += kThreads) {
     float s1, s2;
     merged_sums(p, sample, c, s1, s2);
@@ -129,6 +131,7 @@ __global__ void __launch_bounds__(kThreads, 4) gradient_kernel(NormPlan<float> p
     const int64_t sample = p.shape.samples - 1 - back, channels = p.shape.channels;
     const float* stats = p.sample_stats(sample);
     const Spread spread = channel_spread(p, sample, sums);
+#pragma unroll 1
     for (int slot = static_cast<int>(threadIdx.x); slot < tile.channels; slot += kThreads) {
       const int64_t c = tile.channel + slot;
       const auto w = p.affine(sample, c);
@@ -146,7 +149,7 @@ __global__ void __launch_bounds__(kThreads, 4) gradient_kernel(NormPlan<float> p
     }
     __syncthreads();
     if (images.grad_x != nullptr) write_gradient(p, images, access, g, tile, sample, shared);
-    __syncthreads();  // before the next sample's coefficients
+    // The next sample's coefficients stand behind the barriers of channel_spread.
   }
 }
 

@@ -182,6 +182,7 @@ __device__ void sum_down_rows(float* sums, int rows, int slots, int row, int slo
   __syncthreads();
   for (int live = rows; live > 1; live = (live + 1) / 2) {  // the upper half of the rows is added to the lower
     const int half = (live + 1) / 2 * slots;
+#pragma unroll 1
     for (int i = static_cast<int>(threadIdx.x); i + half < live * slots; i += kThreads) {
 #pragma unroll
       for (int a = 0; a < kCount; ++a) sums[a * size + i] += sums[a * size + i + half];

@@ -19,8 +19,8 @@ RESULTS = {"samples.npz", "grid.png", "trajectory.png", "settings.json", "loss.p
 
 @click.command()
 @click.option("--out", type=click.Path(path_type=Path), default="demo_output", show_default=True)
-@click.option("--steps", default=1800, show_default=True, help="Training steps.")
-@click.option("-n", "n", default=128, show_default=True, help="Samples, at least 100 for a meaningful distance.")
+@click.option("--steps", default=1500, show_default=True, help="Training steps.")
+@click.option("-n", "n", default=100, show_default=True, help="Samples, at least 100 for a meaningful distance.")
 @click.option("--steps-each", default=100, show_default=True, help="Langevin steps per noise level.")
 def demo(out, steps, n, steps_each):
     """Train a small network on 1,500 scanned digits, sample new ones by annealed Langevin dynamics, and compare.

@@ -1,0 +1,82 @@
+"""The cases of `checks`: ALL for the kernels as they are, FEW for each mutant."""
+
+import itertools
+
+import torch
+
+F32, BF16, F16 = torch.float32, torch.bfloat16, torch.float16
+LAYOUTS = ["contiguous", "channels_last", "unaligned"]
+SHAPES = [(1, 1, 1, 1), (3, 1, 1, 5), (2, 3, 8, 8), (3, 8, 10, 10), (1, 17, 15, 20), (2, 33, 1, 5), (3, 33, 8, 8)]
+ONE_BEYOND = (3, 1, 25, 41)  # one element more than a block of threads holds
+
+
+def product(**axes):
+    return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+
+
+ALL = {
+    "noise": [
+        *product(shape=[*SHAPES, ONE_BEYOND, (5, 1), (2, 1023), (3, 2, 2)]),
+        {"shape": (3, 6), "first": 0},
+    ],
+    "langevin_step": [
+        *product(shape=[*SHAPES, ONE_BEYOND, (5, 4)], dtype=[F32, BF16, F16]),
+        *product(shape=[(3, 3, 8, 8), (2, 3, 5, 7)], dtype=[F32, BF16, F16], x_layout=LAYOUTS, score_layout=LAYOUTS,
+                 mask=[None, "image", "batch"]),
+        {"shape": (3, 2, 513), "mask": "batch"},
+    ],
+    "perturb": product(shape=[*SHAPES, ONE_BEYOND], dtype=[F32, BF16, F16], layout=LAYOUTS),
+    "dsm_loss": [
+        *product(shape=[*SHAPES, ONE_BEYOND], dtype=[F32, BF16, F16], layout=LAYOUTS),
+        *product(shape=SHAPES, dtype=[F32, BF16], anneal_power=[0.0, 1.0]),
+        {"shape": (5, 6)},
+    ],
+    "instance_norm_plus": [
+        *product(shape=[*SHAPES, ONE_BEYOND], layout=LAYOUTS),
+        *product(shape=[(3, 8, 10, 10), (2, 33, 1, 5), (1, 17, 15, 20)], dtype=[BF16, F16], layout=LAYOUTS),
+        *product(shape=[(3, 8, 8, 8)], layout=LAYOUTS[:2], form=["official", "paper"], elu=[False, True],
+                 residual=[None, "contiguous", "channels_last"]),
+        *product(shape=[(2, 3, 5, 5)], layout=LAYOUTS[:2], form=["official", "paper"], elu=[True],
+                 residual=[None, "contiguous"], levels=[None]),
+        *product(shape=[(3, 8, 10, 10)], layout=LAYOUTS[:2], beta=[False], scale=[1.0, 30.0]),
+        # Several chunks of pixels to a channel.
+        *product(shape=[(2, 3, 45, 45), (1, 33, 30, 30)], dtype=[F32, BF16], layout=LAYOUTS[:2]),
+    ],
+}
+
+FEW = {
+    "noise": [{"shape": (3, 6)}, {"shape": (3, 1030)}],
+    "langevin_step": [
+        {"shape": ONE_BEYOND},
+        {"shape": (3, 3, 8, 8)},
+        {"shape": (3, 3, 8, 8), "score_layout": "unaligned"},
+        {"shape": (3, 3, 5, 7), "x_layout": "channels_last"},
+        {"shape": (3, 3, 8, 8), "mask": "batch"},
+        {"shape": (3, 3, 8, 8), "mask": "image", "score_layout": "channels_last", "dtype": BF16},
+    ],
+    "perturb": [
+        {"shape": ONE_BEYOND},
+        {"shape": (3, 3, 8, 8)},
+        {"shape": (3, 3, 5, 7), "layout": "channels_last"},
+        {"shape": (3, 3, 8, 8), "layout": "unaligned", "dtype": F16},
+    ],
+    "dsm_loss": [
+        {"shape": ONE_BEYOND},
+        {"shape": (5, 17, 15, 20)},
+        {"shape": (3, 3, 5, 7), "anneal_power": 1.0},
+        {"shape": (3, 3, 5, 7), "layout": "channels_last"},
+        {"shape": (3, 3, 8, 8), "layout": "unaligned", "dtype": F16},
+    ],
+    "instance_norm_plus": [
+        {"shape": (3, 8, 10, 10)},
+        {"shape": (3, 8, 10, 10), "layout": "channels_last", "elu": True},
+        {"shape": (2, 33, 5, 5), "residual": "contiguous"},
+        {"shape": (2, 3, 15, 20), "form": "paper"},
+        {"shape": (2, 33, 5, 5), "layout": "channels_last"},
+        {"shape": (1, 3, 45, 45)},
+        {"shape": (1, 33, 30, 30), "layout": "channels_last"},
+        {"shape": (3, 8, 8, 8), "layout": "unaligned"},
+    ],
+}
+for table in (ALL, FEW):
+    table["instance_norm_plus_backward"] = table["instance_norm_plus"]

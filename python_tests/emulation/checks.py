@@ -1,0 +1,101 @@
+"""What each op must do on the emulated kernels: raises where it does not. A case of `cases` holds the arguments."""
+
+import torch
+
+from langevin_ext import ops, reference
+
+from .harness import same_bits
+
+SEED = 0x1234_5678_9ABC_DEF0
+F32, BF16, F16 = torch.float32, torch.bfloat16, torch.float16
+
+
+def tensor(shape, layout="contiguous", dtype=F32, seed=0, scale=1.0, mean=0.0):
+    """Normals in a memory layout: contiguous, channels_last, or unaligned: contiguous but one element off."""
+    values = (torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * scale + mean).to(dtype)
+    if layout == "channels_last":
+        return values.contiguous(memory_format=torch.channels_last)
+    if layout == "unaligned":
+        return torch.cat([values.new_zeros(1), values.flatten()])[1:].view(shape)
+    return values
+
+
+def where(**coordinates):
+    return {"seed": SEED, "step": 7, "first": 5, "stream": 3, **coordinates}
+
+
+def check_noise(emulation, shape, first=5):
+    for op in (ops.philox_words, ops.philox_normal):
+        result, = emulation.run(lambda op=op: [op(shape, **where(first=first))])
+        assert same_bits(result, op(shape, **where(first=first))), op.__name__
+
+
+def check_langevin_step(emulation, shape, dtype=F32, x_layout="contiguous", score_layout="contiguous", mask=None):
+    score = tensor(shape, score_layout, dtype, seed=1)
+    known = None if mask is None else tensor(shape if mask == "batch" else shape[1:], seed=2) > 0
+
+    def step():
+        x = tensor(shape, x_layout)
+        return [ops.langevin_step(x, score, 0.3, 0.7, mask=known, **where())]
+
+    result, = emulation.run(step)
+    assert same_bits(result, step()[0])
+
+
+def check_perturb(emulation, shape, dtype=F32, layout="contiguous"):
+    x, sigma = tensor(shape, layout, dtype), tensor(shape[:1], seed=1).abs() + 0.1
+    result, = emulation.run(lambda: [ops.perturb(x, sigma, **where())])
+    assert same_bits(result, ops.perturb(x, sigma, **where()))
+
+
+def check_dsm_loss(emulation, shape, dtype=F32, layout="contiguous", anneal_power=2.0):
+    sigma, weight = tensor(shape[:1], seed=1).abs() + 0.1, tensor(shape[:1], seed=2)
+
+    def loss_and_grad(function=ops.dsm_loss, as_dtype=dtype):
+        score = tensor(shape, layout, dtype).to(as_dtype).requires_grad_()
+        loss = function(score, sigma.to(torch.float64 if as_dtype == torch.float64 else F32),
+                        anneal_power=anneal_power, **where())
+        return loss.detach(), *torch.autograd.grad(loss @ weight.to(loss.dtype), score)
+
+    loss, grad = emulation.run(loss_and_grad)
+    exact_loss, exact_grad = loss_and_grad(reference.dsm_loss, torch.float64)
+    torch.testing.assert_close(loss, exact_loss.to(loss.dtype), rtol=2e-6, atol=1e-6)
+    torch.testing.assert_close(grad, exact_grad.to(dtype))
+    assert same_bits(loss, loss_and_grad()[0]), "the loss differs from the CPU's"
+
+
+def check_instance_norm_plus(emulation, gradients=False, **case):
+    """Values, or gradients, against the reference in float64."""
+    results = emulation.run(lambda: norm(ops.instance_norm_plus, gradients, **case))
+    exact = norm(reference.instance_norm_plus, gradients, as_dtype=torch.float64, **case)
+    bound = {F32: 1e-5, BF16: 2.0**-7, F16: 2.0**-10}[case.get("dtype", F32)]
+    for result, wanted in zip(results, exact, strict=True):
+        size = max(wanted.abs().max().item(), 1e-3)
+        torch.testing.assert_close(result.double(), wanted, rtol=bound, atol=bound * size)
+
+
+def check_instance_norm_plus_backward(emulation, **case):
+    check_instance_norm_plus(emulation, gradients=True, **case)
+
+
+def norm(function, gradients, shape, dtype=F32, layout="contiguous", levels=3, beta=True, form="official", elu=False,
+         residual=None, scale=1.0, as_dtype=None):
+    """The outputs, or the gradients of a fixed combination of them; computed in as_dtype on the values of dtype."""
+    as_dtype, weight_dtype = as_dtype or dtype, as_dtype or F32
+    level = None if levels is None else torch.arange(shape[0]).flip(0) % levels
+    x = tensor(shape, layout, dtype, scale=scale, mean=2 * scale).to(as_dtype).requires_grad_(gradients)
+    weight = tensor((levels or 1, (3 if beta else 2) * shape[1]), seed=1).to(weight_dtype).requires_grad_(gradients)
+    inputs, other = [x, weight], None
+    if residual is not None:
+        other = tensor(shape, residual, dtype, seed=3).to(as_dtype).requires_grad_(gradients)
+        inputs.append(other)
+    outputs = function(x, weight, level, form=form, elu=elu, residual=other)
+    outputs = [outputs] if residual is None else list(outputs)
+    if not gradients:
+        return outputs
+    pulls = [tensor(shape, layout, dtype, seed=4 + i).to(as_dtype) for i in range(len(outputs))]
+    return torch.autograd.grad(outputs, inputs, pulls)
+
+
+def check(op, emulation, **case):
+    globals()[f"check_{op}"](emulation, **case)

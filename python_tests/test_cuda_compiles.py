@@ -1,0 +1,44 @@
+"""What ptxas said of every CUDA kernel when the core was built: no spills, no stack, registers within bounds.
+
+setup.py keeps nvcc's output beside each object; its warnings already are errors, or there would be no core to test.
+"""
+
+import re
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+from langevin_ext import backend_info
+
+ROOT = Path(__file__).resolve().parent.parent
+BUILD = ROOT / "build" / f"{sysconfig.get_config_var('EXT_SUFFIX').split('.')[1]}-cuda"
+SOURCES = sorted((ROOT / "csrc" / "cuda").glob("*.cu"))
+# A multiprocessor has 65536 registers: 64 a thread leave room for 4 blocks of 256 threads.
+USUAL_LIMIT = 64
+LIMITS = {"device.cu": 16, "noise.cu": 48, "langevin_step.cu": 56}
+KERNEL = re.compile(
+    r"Compiling entry function '(?P<name>\w+)' for 'sm_(?P<arch>\w+)'.*?"
+    r"(?P<stack>\d+) bytes stack frame, (?P<stores>\d+) bytes spill stores, (?P<loads>\d+) bytes spill loads.*?"
+    r"Used (?P<registers>\d+) registers", re.DOTALL)
+
+
+def kernels(source):
+    info = backend_info()
+    if not info["cuda_built"]:
+        pytest.skip(f"no CUDA kernel was compiled: {info['cuda_built_reason']}")
+    log = BUILD / f"cuda-{source.name}.o.log"
+    if not log.is_file():
+        pytest.skip("the core was not built in this tree")
+    return [found.groupdict() for found in KERNEL.finditer(log.read_text())]
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.name)
+def test_no_spills_and_few_registers(source):
+    found = kernels(source)
+    assert {kernel["arch"] for kernel in found} == set(backend_info()["cuda_archs"].split())
+    limit = LIMITS.get(source.name, USUAL_LIMIT)
+    for kernel in found:
+        where = f"{kernel['name']} for sm_{kernel['arch']}"
+        assert kernel["stack"] == kernel["stores"] == kernel["loads"] == "0", f"{where} uses the stack"
+        assert int(kernel["registers"]) <= limit, f"{where} uses {kernel['registers']} > {limit} registers"
