@@ -16,7 +16,7 @@ demo: $(STAMP)
 	$(BIN)/langevin-ext demo --out demo_output
 
 test: $(STAMP)
-	$(BIN)/python -m pytest python_tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile python_tests
 
 lint: $(LINT_STAMP)
 	$(BIN)/ruff check .

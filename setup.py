@@ -24,10 +24,28 @@ ROOT = Path(__file__).resolve().parent
 SOURCES = ROOT / "csrc"
 DEFAULT_ARCHS = ["75", "80", "90", "100", "120"]
 # Contraction is off and fused multiply-adds are explicit, so that results do not depend on the instruction set.
-CXX_FLAGS = ["-std=c++17", "-O3", "-fPIC", "-fopenmp", "-fvisibility=hidden", "-fno-math-errno",
-             "-fno-trapping-math", "-ffp-contract=off", "-Wall", "-Wextra"]
-NVCC_FLAGS = ["-std=c++17", "-O3", "-Werror", "all-warnings", "-Xptxas", "-v,-warn-spills,-Werror",
-              "-Xcompiler", "-fPIC,-fvisibility=hidden,-Wall,-Wextra,-Werror"]
+CXX_FLAGS = [
+    "-std=c++17",
+    "-O3",
+    "-fPIC",
+    "-fopenmp",
+    "-fvisibility=hidden",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-ffp-contract=off",
+    "-Wall",
+    "-Wextra",
+]
+NVCC_FLAGS = [
+    "-std=c++17",
+    "-O3",
+    "-Werror",
+    "all-warnings",
+    "-Xptxas",
+    "-v,-warn-spills,-Werror",
+    "-Xcompiler",
+    "-fPIC,-fvisibility=hidden,-Wall,-Wextra,-Werror",
+]
 
 
 class BuildError(SystemExit):
@@ -92,8 +110,10 @@ def cuda_archs():
 def compiler():
     cxx = os.environ.get("CXX", "g++")
     if shutil.which(cxx.split()[0]) is None:
-        raise BuildError(f"no C++ compiler: {cxx!r} is not on PATH; install g++ (12 or newer is best), or set "
-                         "LANGEVIN_NO_NATIVE=1 to install without the native core")
+        raise BuildError(
+            f"no C++ compiler: {cxx!r} is not on PATH; install g++ (12 or newer is best), or set "
+            "LANGEVIN_NO_NATIVE=1 to install without the native core"
+        )
     return cxx
 
 
@@ -129,8 +149,10 @@ class NinjaBuild(build_ext):
         jobs = os.environ.get("MAX_JOBS") or str(len(os.sched_getaffinity(0)))
         command = [ninja_path(), "-C", str(folder), "-j", jobs] + (["-v"] if self.verbose > 1 else [])
         if subprocess.run(command).returncode != 0:
-            raise BuildError("the native core did not compile (see above); LANGEVIN_CUDA=0 builds without CUDA, "
-                             "LANGEVIN_NO_NATIVE=1 installs without the core")
+            raise BuildError(
+                "the native core did not compile (see above); LANGEVIN_CUDA=0 builds without CUDA, "
+                "LANGEVIN_NO_NATIVE=1 installs without the core"
+            )
         target = Path(self.get_ext_fullpath(ext.name))
         target.parent.mkdir(parents=True, exist_ok=True)
         fresh = target.with_name(target.name + ".new")  # replaced in one step: a running process keeps the old file
@@ -139,13 +161,18 @@ class NinjaBuild(build_ext):
 
     def write_build_info(self, folder, cuda, archs, reason):
         """A translation unit of its own, so that the stamp changes without compiling anything else."""
-        text = "\n".join([
-            "namespace lv {",
-            f'const char* kSourceHash = "{source_hash()}";',
-            f'const char* kCudaArchs = "{" ".join(archs)}";',
-            f'const char* kNoCudaReason = "{reason}";',
-            "}",
-        ]) + "\n"
+        text = (
+            "\n".join(
+                [
+                    "namespace lv {",
+                    f'const char* kSourceHash = "{source_hash()}";',
+                    f'const char* kCudaArchs = "{" ".join(archs)}";',
+                    f'const char* kNoCudaReason = "{reason}";',
+                    "}",
+                ]
+            )
+            + "\n"
+        )
         self.write_if_changed(folder / "build_info.cpp", text)
 
     def write_ninja(self, folder, cuda, archs):
@@ -162,9 +189,12 @@ class NinjaBuild(build_ext):
             objects = [(path, "nvcc") for path in sorted((SOURCES / "cuda").glob("*.cu"))] + objects
             lib = next(p for p in (cuda / "lib64", cuda / "lib") if (p / "libcudart_static.a").is_file())
             libraries += [f"-L{lib}", "-Wl,--exclude-libs,ALL", "-lcudart_static", "-lrt", "-lpthread", "-ldl"]
-            lines += rule("nvcc", f"{cuda / 'bin' / 'nvcc'} -ccbin {cxx.split()[0]} {' '.join(NVCC_FLAGS)} "
-                          f"{gencode(archs)} -I{SOURCES} -MD -MF $out.d -c $in -o $out "
-                          "> $out.log 2>&1 || (cat $out.log; exit 1)")  # registers and spills, read by the tests
+            lines += rule(
+                "nvcc",
+                f"{cuda / 'bin' / 'nvcc'} -ccbin {cxx.split()[0]} {' '.join(NVCC_FLAGS)} "
+                f"{gencode(archs)} -I{SOURCES} -MD -MF $out.d -c $in -o $out "
+                "> $out.log 2>&1 || (cat $out.log; exit 1)",
+            )  # registers and spills, read by the tests
         lines += rule("cxx", f"{cxx} {' '.join(flags + defines + includes)} $more -MD -MF $out.d -c $in -o $out")
         lines += rule("link", f"{cxx} -shared $in -o $out {' '.join(libraries)}", depfile=False)
         objects.append((folder / "build_info.cpp", "cxx"))

@@ -59,21 +59,33 @@ def cases(args):
     level = torch.arange(args.batch, device=args.device) % 10
     gamma, alpha, beta = rows[level].split(args.channels, dim=1)
     last = h.to(memory_format=torch.channels_last)
-    norm = {"torch": lambda: torch_norm(h, gamma, alpha, beta),
-            "fused": lambda: ops.instance_norm_plus(h, rows, level, elu=True)}  # fmt: skip
-    norm_last = {"torch": lambda: torch_norm(last, gamma, alpha, beta),
-                 "fused": lambda: ops.instance_norm_plus(last, rows, level, elu=True)}  # fmt: skip
+    norm = {
+        "torch": lambda: torch_norm(h, gamma, alpha, beta),
+        "fused": lambda: ops.instance_norm_plus(h, rows, level, elu=True),
+    }
+    norm_last = {
+        "torch": lambda: torch_norm(last, gamma, alpha, beta),
+        "fused": lambda: ops.instance_norm_plus(last, rows, level, elu=True),
+    }
     return {
-        "langevin_step": (3 * x.numel(), {
-            "torch": lambda: torch_step(x, score),
-            "fused": lambda: ops.langevin_step(x, score, 1e-9, 1e-9, **DRAW)}, None),
-        "perturb": (2 * x.numel(), {
-            "torch": lambda: torch_perturb(x, sigma), "fused": lambda: ops.perturb(x, sigma, **DRAW)}, None),
-        "dsm_loss": (2 * x.numel(), {
-            "torch": lambda: torch_dsm(score, sigma, z)[0], "fused": lambda: ops.dsm_loss(score, sigma, **DRAW)}, None),
+        "langevin_step": (
+            3 * x.numel(),
+            {"torch": lambda: torch_step(x, score), "fused": lambda: ops.langevin_step(x, score, 1e-9, 1e-9, **DRAW)},
+            None,
+        ),
+        "perturb": (
+            2 * x.numel(),
+            {"torch": lambda: torch_perturb(x, sigma), "fused": lambda: ops.perturb(x, sigma, **DRAW)},
+            None,
+        ),
+        "dsm_loss": (
+            2 * x.numel(),
+            {"torch": lambda: torch_dsm(score, sigma, z)[0], "fused": lambda: ops.dsm_loss(score, sigma, **DRAW)},
+            None,
+        ),
         "instance_norm_plus+ELU NCHW": (2 * h.numel(), norm, norm),
         "instance_norm_plus+ELU NHWC": (2 * h.numel(), norm_last, norm_last),
-    }  # fmt: skip
+    }
 
 
 def main():
@@ -111,18 +123,30 @@ def copy_of(elements, args):
 
 def row(args, op, implementation, elements, times):
     seconds, bound = times[implementation].median, times["copy"].median
-    return {"op": op, "implementation": implementation, "dtype": "float32", "batch": args.batch, "size": args.size,
-            "channels": args.channels, "median_us": 1e6 * seconds, "iqr_us": 1e6 * times[implementation].iqr,
-            "gb_per_s": 4 * elements / seconds / 1e9, "share_of_copy": bound / seconds,
-            "ratio_to_torch": times["torch"].median / seconds, **machine(args.device)}  # fmt: skip
+    return {
+        "op": op,
+        "implementation": implementation,
+        "dtype": "float32",
+        "batch": args.batch,
+        "size": args.size,
+        "channels": args.channels,
+        "median_us": 1e6 * seconds,
+        "iqr_us": 1e6 * times[implementation].iqr,
+        "gb_per_s": 4 * elements / seconds / 1e9,
+        "share_of_copy": bound / seconds,
+        "ratio_to_torch": times["torch"].median / seconds,
+        **machine(args.device),
+    }
 
 
 def print_table(rows):
     print(f"{rows[0]['device']}, {rows[0]['threads']} threads, torch {rows[0]['torch']}, {rows[0]['commit']}")
     print(f"{'op':30} {'':10} {'median us':>10} {'IQR':>8} {'GB/s':>7} {'share':>6} {'ratio':>6}")
     for r in rows:
-        print(f"{r['op']:30} {r['implementation']:10} {r['median_us']:10.1f} {r['iqr_us']:8.1f} {r['gb_per_s']:7.2f} "
-              f"{r['share_of_copy']:6.2f} {r['ratio_to_torch']:6.2f}")  # fmt: skip
+        print(
+            f"{r['op']:30} {r['implementation']:10} {r['median_us']:10.1f} {r['iqr_us']:8.1f} {r['gb_per_s']:7.2f} "
+            f"{r['share_of_copy']:6.2f} {r['ratio_to_torch']:6.2f}"
+        )
 
 
 def parse():

@@ -73,9 +73,20 @@ def make_rows(args, times, errors):
     shape = [args.batch, args.channels, args.size, args.size]
     base = times["official eager"].median
     return [
-        {"benchmark": "network", "implementation": name, "dtype": "float32", "ngf": args.ngf, "shape": shape,
-         "median_s": time.median, "iqr_s": time.iqr, "images_per_s": args.batch / time.median,
-         "speedup": base / time.median, "relative_error": errors[name], "repeats": args.repeats, **about}
+        {
+            "benchmark": "network",
+            "implementation": name,
+            "dtype": "float32",
+            "ngf": args.ngf,
+            "shape": shape,
+            "median_s": time.median,
+            "iqr_s": time.iqr,
+            "images_per_s": args.batch / time.median,
+            "speedup": base / time.median,
+            "relative_error": errors[name],
+            "repeats": args.repeats,
+            **about,
+        }
         for name, time in times.items()
     ]
 
@@ -83,12 +94,16 @@ def make_rows(args, times, errors):
 def print_table(rows):
     """The rows as a table."""
     about = rows[0]
-    print(f"NCSN forward, ngf={about['ngf']}, {tuple(about['shape'])}, float32, {about['device']}, "
-          f"{about['threads']} threads, torch {about['torch']}")
+    print(
+        f"NCSN forward, ngf={about['ngf']}, {tuple(about['shape'])}, float32, {about['device']}, "
+        f"{about['threads']} threads, torch {about['torch']}"
+    )
     print(f"{'implementation':24} {'median ms':>10} {'IQR ms':>8} {'images/s':>9} {'speed-up':>9} {'rel. error':>10}")
     for row in rows:
-        print(f"{row['implementation']:24} {1e3 * row['median_s']:10.1f} {1e3 * row['iqr_s']:8.1f} "
-              f"{row['images_per_s']:9.1f} {row['speedup']:8.2f}x {row['relative_error']:10.1e}")
+        print(
+            f"{row['implementation']:24} {1e3 * row['median_s']:10.1f} {1e3 * row['iqr_s']:8.1f} "
+            f"{row['images_per_s']:9.1f} {row['speedup']:8.2f}x {row['relative_error']:10.1e}"
+        )
 
 
 if __name__ == "__main__":

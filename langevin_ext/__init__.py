@@ -18,7 +18,27 @@ from .scores import ScoreFunction
 from .training import load, save, train
 
 __all__ = [
-    "NCSN", "NCSNv2", "Plan", "ScoreFunction", "SlowerPathWarning", "backend_info", "data", "geometric_sigmas",
-    "import_ncsn", "load", "losses", "metrics", "noise", "ops", "plan", "plots", "reference", "sample", "save",
-    "schedules", "scores", "train", "training",
-]  # fmt: skip
+    "NCSN",
+    "NCSNv2",
+    "Plan",
+    "ScoreFunction",
+    "SlowerPathWarning",
+    "backend_info",
+    "data",
+    "geometric_sigmas",
+    "import_ncsn",
+    "load",
+    "losses",
+    "metrics",
+    "noise",
+    "ops",
+    "plan",
+    "plots",
+    "reference",
+    "sample",
+    "save",
+    "schedules",
+    "scores",
+    "train",
+    "training",
+]

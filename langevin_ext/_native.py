@@ -49,8 +49,9 @@ def _why_stale(built_from):
 
 _core, _core_reason = _load()
 if _core is None:
-    warnings.warn(f"langevin_ext: {_core_reason}; until then everything runs on plain torch",
-                  SlowerPathWarning, stacklevel=2)
+    warnings.warn(
+        f"langevin_ext: {_core_reason}; until then everything runs on plain torch", SlowerPathWarning, stacklevel=2
+    )
 
 
 @functools.cache

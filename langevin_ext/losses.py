@@ -53,5 +53,6 @@ def _check_batch(name, model, x, level):
     if level.dtype != torch.int64 or level.shape != x.shape[:1]:
         raise ValueError(f"{name}: level must be int64 of shape ({len(x)},), got {level.dtype} {tuple(level.shape)}")
     if level.device.type == "cpu" and len(level) and not 0 <= int(level.min()) <= int(level.max()) < len(model.sigmas):
-        raise ValueError(f"{name}: level must be in [0, {len(model.sigmas)}), got {int(level.min())}"
-                         f" to {int(level.max())}")
+        raise ValueError(
+            f"{name}: level must be in [0, {len(model.sigmas)}), got {int(level.min())} to {int(level.max())}"
+        )

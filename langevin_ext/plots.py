@@ -41,7 +41,7 @@ def image_grid(images, path, columns=None, *, scale=None, smooth=False, metadata
     if columns < 1:
         raise ValueError(f"image_grid: columns must be at least 1, got {columns}")
     columns = min(columns, len(pixels))
-    rows = [list(pixels[i:i + columns]) for i in range(0, len(pixels), columns)]
+    rows = [list(pixels[i : i + columns]) for i in range(0, len(pixels), columns)]
     height, width = pixels.shape[1:3]
     sheet = _sheet(rows, height, width, _scale("image_grid", scale, height, width), smooth=smooth)
     return _write(sheet, path, metadata)
@@ -115,8 +115,13 @@ def _sheet(rows, height, width, scale, labels=None, smooth=False):
             sheet.paste(picture, (gap + c * cell_width, gap + top + r * cell_height))
     draw = ImageDraw.Draw(sheet)
     for c, label in enumerate(labels or ()):
-        draw.text((gap + c * cell_width + width * scale // 2, TEXT // 2 + 2), str(label), anchor="mm",
-                  fill=(0,) * 3 if colour else 0, font=_font())
+        draw.text(
+            (gap + c * cell_width + width * scale // 2, TEXT // 2 + 2),
+            str(label),
+            anchor="mm",
+            fill=(0,) * 3 if colour else 0,
+            font=_font(),
+        )
     return sheet
 
 
@@ -181,8 +186,14 @@ def _curves(step, loss, levels):
     for level in range(levels.shape[1]):
         drawn = np.isfinite(levels[:, level])  # a level may be missing from a line
         colour = colormaps["viridis"](level / max(levels.shape[1] - 1, 1))
-        single.plot(step[drawn], levels[drawn, level], color=colour, linewidth=0.9, marker=mark,
-                    label=f"level {level}" if levels.shape[1] <= 12 else None)
+        single.plot(
+            step[drawn],
+            levels[drawn, level],
+            color=colour,
+            linewidth=0.9,
+            marker=mark,
+            label=f"level {level}" if levels.shape[1] <= 12 else None,
+        )
     single.set(xlabel="step", ylabel="loss", title="each level (dark: largest noise)")
     if 0 < levels.shape[1] <= 12:
         single.legend(fontsize="x-small", ncols=2)

@@ -8,9 +8,19 @@ are defined by single-rounded fused multiply-adds, reproduced here exactly in fl
 import torch
 
 # Coefficients of log1p, sin and cos, lowest first, fitted by csrc/fit_polynomials.py; the same as in csrc/philox.h.
-LOG = [float.fromhex(c) for c in (
-    "0x1.555506p-2", "-0x1.000422p-2", "0x1.99d2f4p-3", "-0x1.54fbc8p-3",
-    "0x1.1e6f28p-3", "-0x1.f01124p-4", "0x1.215b08p-3", "-0x1.30287ap-3")]
+LOG = [
+    float.fromhex(c)
+    for c in (
+        "0x1.555506p-2",
+        "-0x1.000422p-2",
+        "0x1.99d2f4p-3",
+        "-0x1.54fbc8p-3",
+        "0x1.1e6f28p-3",
+        "-0x1.f01124p-4",
+        "0x1.215b08p-3",
+        "-0x1.30287ap-3",
+    )
+]
 SIN = [float.fromhex(c) for c in ("-0x1.555546p-3", "0x1.11077ep-7", "-0x1.9956b6p-13")]
 COS = [float.fromhex(c) for c in ("0x1.55554ap-5", "-0x1.6c0c1ap-10", "0x1.99e0eep-16")]
 LN2 = float.fromhex("0x1.62e43p-1")

@@ -17,10 +17,31 @@ __all__ = ["sample", "plan", "Plan"]
 
 
 def sample(
-    model, scheme="annealed", n=16, *, seed=0, first=0, batch_size=None, sigmas=None, eps=None, step_lr=None,
-    n_steps_each=100, denoise=True, init="uniform", known=None, mask=None, upsample="bicubic", precision="auto",
-    device=None, progress=True, callback=None, snapshot=None, checkpoint=None, return_info=False, **scheme_options,
-) -> torch.Tensor | tuple[torch.Tensor, dict]:  # fmt: skip
+    model,
+    scheme="annealed",
+    n=16,
+    *,
+    seed=0,
+    first=0,
+    batch_size=None,
+    sigmas=None,
+    eps=None,
+    step_lr=None,
+    n_steps_each=100,
+    denoise=True,
+    init="uniform",
+    known=None,
+    mask=None,
+    upsample="bicubic",
+    precision="auto",
+    device=None,
+    progress=True,
+    callback=None,
+    snapshot=None,
+    checkpoint=None,
+    return_info=False,
+    **scheme_options,
+) -> torch.Tensor | tuple[torch.Tensor, dict]:
     """Samples from a score by Langevin dynamics (NCSN, arXiv:1907.05600, Algorithms 1 and 2).
 
         for i in levels:
@@ -71,9 +92,26 @@ def sample(
         ValueError, TypeError: an argument is wrong, eps is unstable, or the checkpoint is of a run with other settings.
         FloatingPointError: the state is not finite; names level, step and samples.
     """
-    job = prepare(model, scheme, n, seed=seed, first=first, batch_size=batch_size, sigmas=sigmas, eps=eps,
-                  step_lr=step_lr, n_steps_each=n_steps_each, denoise=denoise, init=init, known=known, mask=mask,
-                  upsample=upsample, precision=precision, device=device, **scheme_options)  # fmt: skip
+    job = prepare(
+        model,
+        scheme,
+        n,
+        seed=seed,
+        first=first,
+        batch_size=batch_size,
+        sigmas=sigmas,
+        eps=eps,
+        step_lr=step_lr,
+        n_steps_each=n_steps_each,
+        denoise=denoise,
+        init=init,
+        known=known,
+        mask=mask,
+        upsample=upsample,
+        precision=precision,
+        device=device,
+        **scheme_options,
+    )
     kept = kept_rows(job.plan.stages, snapshot)
     if snapshot is not None and not return_info:
         raise ValueError("sample: argument snapshot needs return_info=True, which returns the snapshots")
@@ -81,8 +119,14 @@ def sample(
     settings = _settings(job, snapshot)
     file = Checkpoint(checkpoint, settings | {"model": "".join(map(fingerprint, job.models))} if checkpoint else None)
     file.load(record)
-    with tqdm(total=_rows(job) * job.plan.batches, initial=_done(job, record), disable=not progress, unit="step",
-              desc=job.plan.scheme, dynamic_ncols=True) as bar:  # fmt: skip
+    with tqdm(
+        total=_rows(job) * job.plan.batches,
+        initial=_done(job, record),
+        disable=not progress,
+        unit="step",
+        desc=job.plan.scheme,
+        dynamic_ncols=True,
+    ) as bar:
         monitor = Monitor(job, record, file, snapshot=snapshot, callback=callback, bar=bar)
         with torch.inference_mode(), inputs.evaluation_mode(job.models):
             while record.batch < job.plan.batches:
@@ -118,8 +162,13 @@ def _run_batch(job: Job, record: Record, monitor: Monitor, file: Checkpoint) -> 
         x = record.state.to(job.device, copy=True)
     skip, start = record.stage, record.row
     for number, stage in list(enumerate(job.plan.stages))[skip:]:
-        arguments = {"score": job.scores[stage.model], "seed": job.seed, "first": job.first + low, "start": start,
-                     "inpainting": _inpainting(job.pixels, low, high)}  # fmt: skip
+        arguments = {
+            "score": job.scores[stage.model],
+            "seed": job.seed,
+            "first": job.first + low,
+            "start": start,
+            "inpainting": _inpainting(job.pixels, low, high),
+        }
         monitor.watch(number, batch, low, x, arguments)
         x = run_stage(stage, x=x, after=monitor.after, **arguments)
         start = 0
@@ -149,13 +198,24 @@ def _done(job, record) -> int:
 def _settings(job, snapshot) -> dict:
     """What the samples depend on, as JSON-able values."""
     value = {
-        "scheme": job.plan.scheme, "n": job.plan.n, "seed": job.seed, "first": job.first,
-        "batch_size": job.plan.batch_size, "shape": list(job.plan.shape), "sigmas": job.plan.sigmas,
-        "eps": job.plan.eps, "n_steps_each": job.plan.n_steps_each, "denoise": job.plan.denoise,
-        "init": job.init if isinstance(job.init, str) else fingerprint(job.init), "known": None, "mask": None,
-        "options": job.options, "dtype": str(job.dtype).removeprefix("torch."), "device": job.device.type,
+        "scheme": job.plan.scheme,
+        "n": job.plan.n,
+        "seed": job.seed,
+        "first": job.first,
+        "batch_size": job.plan.batch_size,
+        "shape": list(job.plan.shape),
+        "sigmas": job.plan.sigmas,
+        "eps": job.plan.eps,
+        "n_steps_each": job.plan.n_steps_each,
+        "denoise": job.plan.denoise,
+        "init": job.init if isinstance(job.init, str) else fingerprint(job.init),
+        "known": None,
+        "mask": None,
+        "options": job.options,
+        "dtype": str(job.dtype).removeprefix("torch."),
+        "device": job.device.type,
         "snapshot": snapshot,
-    }  # fmt: skip
+    }
     if job.pixels is not None:
         value |= {"known": fingerprint(job.pixels[0]), "mask": fingerprint(job.pixels[1])}
     return value

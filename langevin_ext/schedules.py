@@ -14,8 +14,15 @@ import warnings
 import numpy as np
 import torch
 
-__all__ = ["geometric_sigmas", "check_sigmas", "eps_from_step_lr", "step_lr_from_eps", "resolve_eps", "check_eps",
-           "step_sizes"]
+__all__ = [
+    "geometric_sigmas",
+    "check_sigmas",
+    "eps_from_step_lr",
+    "step_lr_from_eps",
+    "resolve_eps",
+    "check_eps",
+    "step_sizes",
+]
 
 DEFAULT_EPS = 2e-5
 
@@ -86,8 +93,10 @@ def resolve_eps(eps=None, step_lr=None, name="resolve_eps") -> float:
         ValueError: both are given, or the value is not positive and finite.
     """
     if eps is not None and step_lr is not None:
-        raise ValueError(f"{name}: arguments eps and step_lr are two conventions of one step (eps = 2 step_lr), "
-                         f"give one, got eps={eps} and step_lr={step_lr}")
+        raise ValueError(
+            f"{name}: arguments eps and step_lr are two conventions of one step (eps = 2 step_lr), "
+            f"give one, got eps={eps} and step_lr={step_lr}"
+        )
     label, given = ("step_lr", step_lr) if step_lr is not None else ("eps", DEFAULT_EPS if eps is None else eps)
     try:
         value = float(given)
@@ -109,11 +118,16 @@ def check_eps(eps, sigma_ref, name="check_eps") -> None:
     """
     limit = 4 * sigma_ref**2
     if eps >= limit:
-        raise ValueError(f"{name}: argument eps must be below 4 sigma^2 = {limit:g} (step_lr below {limit / 2:g}) for "
-                         f"sigma = {sigma_ref:g}, above which Langevin dynamics diverges, got eps={eps:g}")
+        raise ValueError(
+            f"{name}: argument eps must be below 4 sigma^2 = {limit:g} (step_lr below {limit / 2:g}) for "
+            f"sigma = {sigma_ref:g}, above which Langevin dynamics diverges, got eps={eps:g}"
+        )
     if eps > limit / 2:
-        warnings.warn(f"{name}: eps={eps:g} is above 2 sigma^2 = {limit / 2:g} for sigma = {sigma_ref:g}: every step "
-                      "overshoots, and samples are noisier than the last level", stacklevel=4)
+        warnings.warn(
+            f"{name}: eps={eps:g} is above 2 sigma^2 = {limit / 2:g} for sigma = {sigma_ref:g}: every step "
+            "overshoots, and samples are noisier than the last level",
+            stacklevel=4,
+        )
 
 
 def step_sizes(sigmas, eps=DEFAULT_EPS, sigma_ref=None) -> torch.Tensor:

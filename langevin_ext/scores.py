@@ -15,7 +15,6 @@ from .schedules import check_sigmas, geometric_sigmas
 __all__ = ["ScoreFunction", "Gaussian", "GaussianMixture", "GaussianField"]
 
 
-
 class _Field:
     """What the fields share: the ladder, the shape, and their constants on the device of x."""
 
@@ -55,8 +54,9 @@ class _Field:
             (B, C, H, W), dtype of x.
         """
         if tuple(x.shape[1:]) != self.shape:
-            raise ValueError(f"{type(self).__name__}: x must have shape (B, {', '.join(map(str, self.shape))}), "
-                             f"got {tuple(x.shape)}")
+            raise ValueError(
+                f"{type(self).__name__}: x must have shape (B, {', '.join(map(str, self.shape))}), got {tuple(x.shape)}"
+            )
         sigma = torch.as_tensor(sigma, dtype=torch.float64, device=x.device).reshape(-1, 1, 1, 1)
         return self._score(x.to(torch.float64), sigma, self._on(x.device)).to(x.dtype)
 
@@ -212,8 +212,10 @@ class GaussianMixture(_Field):
         means = torch.as_tensor(means, dtype=torch.float64)
         weights = torch.as_tensor(weights, dtype=torch.float64)
         if means.dim() not in (2, 4) or weights.shape != means.shape[:1] or not (weights > 0).all():
-            raise ValueError("GaussianMixture: argument means must be (K, D) or (K, C, H, W) with K positive weights, "
-                             f"got shapes {tuple(means.shape)} and {tuple(weights.shape)}")
+            raise ValueError(
+                "GaussianMixture: argument means must be (K, D) or (K, C, H, W) with K positive weights, "
+                f"got shapes {tuple(means.shape)} and {tuple(weights.shape)}"
+            )
         if form not in ("convolved", "replaced"):
             raise ValueError(f"GaussianMixture: argument form must be 'convolved' or 'replaced', got {form!r}")
         if not 0 <= variance < math.inf:

@@ -6,8 +6,19 @@ import threading
 import pytest
 import torch
 
-SHAPES = [(0, 3), (2, 0), (1, 1), (2, 3), (3, 4), (2, 5), (2, 3, 7), (2, 3, 5, 7), (1, 2, 3, 4, 5), (2, 4100),
-          (1, 9001)]
+SHAPES = [
+    (0, 3),
+    (2, 0),
+    (1, 1),
+    (2, 3),
+    (3, 4),
+    (2, 5),
+    (2, 3, 7),
+    (2, 3, 5, 7),
+    (1, 2, 3, 4, 5),
+    (2, 4100),
+    (1, 9001),
+]
 IMAGE = (3, 3, 6, 7)
 LAYOUTS = ["contiguous", "channels_last", "columns", "transposed"]
 LARGE = (6, 3, 50, 70)  # enough elements for three threads, an odd number of pieces, no multiple of 256

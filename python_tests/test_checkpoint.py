@@ -47,8 +47,18 @@ def test_round_trip(tmp_path):
 
 
 def test_every_type_and_shape(tmp_path):
-    types = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16,
-             torch.int8, torch.uint8, torch.bool]
+    types = [
+        torch.float64,
+        torch.float32,
+        torch.float16,
+        torch.bfloat16,
+        torch.int64,
+        torch.int32,
+        torch.int16,
+        torch.int8,
+        torch.uint8,
+        torch.bool,
+    ]
     tensors = {f"{i}": torch.arange(-3, 4).to(dtype) for i, dtype in enumerate(types)}
     tensors.update(flag=torch.tensor(True), empty=torch.zeros(0, 3), strided=torch.arange(6.0).view(2, 3).T)
     checkpoint.write(tmp_path / "t.safetensors", tensors, {}, {})
@@ -57,7 +67,7 @@ def test_every_type_and_shape(tmp_path):
         assert all(again[k].dtype == v.dtype and torch.equal(again[k], v) for k, v in tensors.items())
     raw = (tmp_path / "t.safetensors").read_bytes()
     size = int.from_bytes(raw[:8], "little")
-    offsets = {k: v["data_offsets"][0] for k, v in json.loads(raw[8:8 + size]).items() if k in tensors}
+    offsets = {k: v["data_offsets"][0] for k, v in json.loads(raw[8 : 8 + size]).items() if k in tensors}
     assert size % 8 == 0 and all(offsets[k] % v.element_size() == 0 for k, v in tensors.items())  # readers may map it
     other = tmp_path / "other"
     other.touch()
@@ -127,8 +137,9 @@ def test_missing_file(tmp_path):
         load(tmp_path / "none.safetensors")
 
 
-@pytest.mark.parametrize("content", [
-    b"", b"\x80\x04\x95pickle", b"\xff" * 200, b"\x10" + bytes(7) + b"{}", b"8" + bytes(7)])
+@pytest.mark.parametrize(
+    "content", [b"", b"\x80\x04\x95pickle", b"\xff" * 200, b"\x10" + bytes(7) + b"{}", b"8" + bytes(7)]
+)
 def test_garbage(tmp_path, content):
     path = tmp_path / "garbage.safetensors"
     path.write_bytes(content)
@@ -145,7 +156,7 @@ def test_every_cut_and_every_flipped_byte(tmp_path):
         with pytest.raises(ValueError, match="cut.safetensors"):
             load(path, build=build)
     for place in range(0, len(whole), 7):
-        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1:])
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
         try:  # a blank of the header may become a tab or so; nothing else may pass
             again = load(path, build=build)
         except ValueError as error:
@@ -172,8 +183,11 @@ def test_weights_that_do_not_fit(tmp_path):
     path = tmp_path / "m.safetensors"
     tensors = {"model.a": torch.zeros(2), "model.b": torch.zeros(3), "model.c": torch.zeros(1)}
     checkpoint.write(path, tensors, LinearScore().config(), {})
-    with pytest.raises(ValueError, match=r"must fit LinearScore, got: samples_seen is missing; c is unknown;"
-                                         r" a has shape \(2,\) instead of \(3,\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"must fit LinearScore, got: samples_seen is missing; c is unknown;"
+        r" a has shape \(2,\) instead of \(3,\)",
+    ):
         load(path, build=build)
 
 

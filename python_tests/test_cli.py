@@ -30,8 +30,24 @@ def sentence_of(result):
 def checkpoint(tmp_path_factory):
     """A small trained network: 3 steps, which is enough to run but not to draw digits."""
     folder = tmp_path_factory.mktemp("cli") / "run"
-    result = run("train", "digits", "--out", folder, "--ngf", 4, "--steps", 3, "--batch-size", 8, "--log-every", 1,
-                 "--sigmas", 1, 0.1, 3)  # fmt: skip
+    result = run(
+        "train",
+        "digits",
+        "--out",
+        folder,
+        "--ngf",
+        4,
+        "--steps",
+        3,
+        "--batch-size",
+        8,
+        "--log-every",
+        1,
+        "--sigmas",
+        1,
+        0.1,
+        3,
+    )
     assert result.exit_code == 0, result.output
     return folder / "model.safetensors"
 
@@ -64,8 +80,9 @@ def test_sample_writes_what_the_function_returns(checkpoint, tmp_path):
     result = run("sample", "--model", checkpoint, "--out", out, *options)
     assert result.exit_code == 0, result.output
     assert {p.name for p in out.iterdir()} == {"samples.npz", "grid.png", "trajectory.png", "settings.json"}
-    expected = langevin_ext.sample(langevin_ext.load(checkpoint), n=5, seed=7, first=2, n_steps_each=2, eps=1e-3,
-                                   progress=False)  # fmt: skip
+    expected = langevin_ext.sample(
+        langevin_ext.load(checkpoint), n=5, seed=7, first=2, n_steps_each=2, eps=1e-3, progress=False
+    )
     with np.load(out / "samples.npz", allow_pickle=False) as file:
         assert np.array_equal(file["images"], expected.numpy()) and file["first"] == 2
     settings = json.loads((out / "settings.json").read_text())
@@ -87,8 +104,27 @@ def test_sample_dry_run_prints_the_plan_and_writes_nothing(checkpoint, tmp_path)
 
 def test_inpaint_keeps_the_known_pixels(checkpoint, tmp_path):
     out = tmp_path / "out"
-    result = run("inpaint", "--model", checkpoint, "--images", "digits", "-n", 4, "--variants", 2, "--known", "top",
-                 "--steps-each", 1, "--eps", 1e-3, "--out", out, "--device", "cpu")  # fmt: skip
+    result = run(
+        "inpaint",
+        "--model",
+        checkpoint,
+        "--images",
+        "digits",
+        "-n",
+        4,
+        "--variants",
+        2,
+        "--known",
+        "top",
+        "--steps-each",
+        1,
+        "--eps",
+        1e-3,
+        "--out",
+        out,
+        "--device",
+        "cpu",
+    )
     assert result.exit_code == 0, result.output
     originals = langevin_ext.data.open_dataset("digits", split="test").images[:2].float() / 255
     with np.load(out / "samples.npz", allow_pickle=False) as file:
@@ -97,8 +133,9 @@ def test_inpaint_keeps_the_known_pixels(checkpoint, tmp_path):
     assert not torch.equal(x[0, :, 4:], x[1, :, 4:])
 
 
-@pytest.mark.parametrize("region, corner, opposite", [("left", (0, 0), (0, 5)), ("bottom", (5, 0), (0, 0)),
-                                                      ("centre", (3, 3), (0, 0))])  # fmt: skip
+@pytest.mark.parametrize(
+    "region, corner, opposite", [("left", (0, 0), (0, 5)), ("bottom", (5, 0), (0, 0)), ("centre", (3, 3), (0, 0))]
+)
 def test_known_regions(region, corner, opposite):
     mask = known_mask(region, 6, 6)
     assert mask[0][corner] and not mask[0][opposite]
@@ -114,20 +151,40 @@ def test_official_checkpoints_are_sampled(tmp_path):
     torch.manual_seed(0)
     model = NCSN((1, 8, 8), 4)
     torch.save([{f"module.{k}": v for k, v in model.state_dict().items()}, {}], tmp_path / "official.pth")
-    result = run("sample", "--model", tmp_path / "official.pth", "--shape", "1x8x8", "-n", 1, "--steps-each", 1,
-                 "--out", tmp_path / "out")  # fmt: skip
+    result = run(
+        "sample",
+        "--model",
+        tmp_path / "official.pth",
+        "--shape",
+        "1x8x8",
+        "-n",
+        1,
+        "--steps-each",
+        1,
+        "--out",
+        tmp_path / "out",
+    )
     assert result.exit_code == 0, result.output
 
 
-@pytest.mark.parametrize("arguments, words", [
-    (("sample", "--model", "no-such", "--out", "x"), "no-such"),
-    (("sample", "--model", "x.safetensors", "--shape", "1x8x8", "--out", "x"), "--shape is for official checkpoints"),
-    (("train", "no-such-folder", "--out", "x"), "no-such-folder"),
-    (("train", "digits", "--size", "8y8", "--out", "x"), "--size must be like"),
-    (("sample", "--model", "x.pth", "--shape", "8", "--out", "x"), "--shape must be like"),
-    (("inpaint", "--model", "MODEL", "--images", "digits", "--known", "nowhere", "--out", "x"), "--known must be one"),
-    (("inpaint", "--model", "MODEL", "--images", "digits", "-n", "3", "--out", "x"), "-n must be a multiple"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (("sample", "--model", "no-such", "--out", "x"), "no-such"),
+        (
+            ("sample", "--model", "x.safetensors", "--shape", "1x8x8", "--out", "x"),
+            "--shape is for official checkpoints",
+        ),
+        (("train", "no-such-folder", "--out", "x"), "no-such-folder"),
+        (("train", "digits", "--size", "8y8", "--out", "x"), "--size must be like"),
+        (("sample", "--model", "x.pth", "--shape", "8", "--out", "x"), "--shape must be like"),
+        (
+            ("inpaint", "--model", "MODEL", "--images", "digits", "--known", "nowhere", "--out", "x"),
+            "--known must be one",
+        ),
+        (("inpaint", "--model", "MODEL", "--images", "digits", "-n", "3", "--out", "x"), "-n must be a multiple"),
+    ],
+)
 def test_errors_are_one_sentence(arguments, words, checkpoint, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert words in sentence_of(run(*[checkpoint if a == "MODEL" else a for a in arguments]))

@@ -20,7 +20,9 @@ LIMITS = {"device.cu": 16, "noise.cu": 48, "langevin_step.cu": 56}
 KERNEL = re.compile(
     r"Compiling entry function '(?P<name>\w+)' for 'sm_(?P<arch>\w+)'.*?"
     r"(?P<stack>\d+) bytes stack frame, (?P<stores>\d+) bytes spill stores, (?P<loads>\d+) bytes spill loads.*?"
-    r"Used (?P<registers>\d+) registers", re.DOTALL)
+    r"Used (?P<registers>\d+) registers",
+    re.DOTALL,
+)
 
 
 def kernels(source):

@@ -70,15 +70,15 @@ def test_example_by_hand(backend, dtype, power, expected):
 
     The op makes its own z', so the score takes the difference: sigma s' + z' = sigma s + z.
     """
-    x, z = torch.tensor([[1, -1], [.5, 0]], dtype=dtype), torch.tensor([[.5, 2], [-1, 1]], dtype=dtype)
-    sigma = torch.tensor([.5, 2], dtype=dtype)
+    x, z = torch.tensor([[1, -1], [0.5, 0]], dtype=dtype), torch.tensor([[0.5, 2], [-1, 1]], dtype=dtype)
+    sigma = torch.tensor([0.5, 2], dtype=dtype)
     s = -(x + sigma[:, None] * z) / (1 + sigma[:, None] ** 2)
     own = noise.normal((2, 2), stream=noise.DSM, **HERE).to(dtype)
     loss, grad = loss_and_grad(s + (z - own) / sigma[:, None], sigma, anneal_power=power)
     torch.testing.assert_close(loss, torch.tensor(expected, dtype=dtype))
     if power == 2.0:
         torch.testing.assert_close(loss.mean(), torch.tensor(1.05, dtype=dtype))
-        torch.testing.assert_close(grad, torch.tensor([[0., 1.], [-.8, .4]], dtype=dtype), rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(grad, torch.tensor([[0.0, 1.0], [-0.8, 0.4]], dtype=dtype), rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("power", [2.0, 0.0])
@@ -137,8 +137,10 @@ def test_thread_counts_give_the_same_bits():
 def test_batches_give_the_same_bits():
     score, sigma = randn(LARGE), sigmas(6)
     whole = loss_and_grad(score, sigma, first=10, anneal_power=0.7)
-    parts = [loss_and_grad(score[rows], sigma[rows], first=10 + rows.start, anneal_power=0.7)
-             for rows in (slice(0, 1), slice(1, 4), slice(4, 6))]
+    parts = [
+        loss_and_grad(score[rows], sigma[rows], first=10 + rows.start, anneal_power=0.7)
+        for rows in (slice(0, 1), slice(1, 4), slice(4, 6))
+    ]
     assert_same_bits([torch.cat(results) for results in zip(*parts, strict=True)], whole)
 
 
@@ -235,17 +237,20 @@ def test_cuda_gives_the_bits_of_the_cpu(dtype, layout):
 X, SIGMA = torch.zeros(2, 3), torch.ones(2)
 
 
-@pytest.mark.parametrize("score, sigma, power, error, message", [
-    (1.0, SIGMA, 2.0, TypeError, "score must be a tensor, got float"),
-    (X.long(), SIGMA, 2.0, TypeError, "score must be float32, float64, bfloat16, float16, got int64"),
-    (torch.zeros(2), SIGMA, 2.0, ValueError, r"score must have shape \(samples, ...\), got \(2,\)"),
-    (X, 0.1, 2.0, TypeError, "sigma must be a tensor, got float"),
-    (X.bfloat16(), SIGMA.bfloat16(), 2.0, TypeError, "sigma must be float32, got bfloat16"),
-    (X, torch.ones(3), 2.0, ValueError, r"sigma must have shape \(2,\) to go with score, got \(3,\)"),
-    (X, SIGMA.to("meta"), 2.0, ValueError, "sigma must be on score's device cpu, got meta"),
-    (X, torch.ones(2, requires_grad=True), 2.0, ValueError, "sigma must not require grad, there is no gradient .*"),
-    (X, SIGMA, float("inf"), ValueError, "anneal_power must be finite, got inf"),
-])
+@pytest.mark.parametrize(
+    "score, sigma, power, error, message",
+    [
+        (1.0, SIGMA, 2.0, TypeError, "score must be a tensor, got float"),
+        (X.long(), SIGMA, 2.0, TypeError, "score must be float32, float64, bfloat16, float16, got int64"),
+        (torch.zeros(2), SIGMA, 2.0, ValueError, r"score must have shape \(samples, ...\), got \(2,\)"),
+        (X, 0.1, 2.0, TypeError, "sigma must be a tensor, got float"),
+        (X.bfloat16(), SIGMA.bfloat16(), 2.0, TypeError, "sigma must be float32, got bfloat16"),
+        (X, torch.ones(3), 2.0, ValueError, r"sigma must have shape \(2,\) to go with score, got \(3,\)"),
+        (X, SIGMA.to("meta"), 2.0, ValueError, "sigma must be on score's device cpu, got meta"),
+        (X, torch.ones(2, requires_grad=True), 2.0, ValueError, "sigma must not require grad, there is no gradient .*"),
+        (X, SIGMA, float("inf"), ValueError, "anneal_power must be finite, got inf"),
+    ],
+)
 def test_mistakes_are_named(score, sigma, power, error, message):
     with pytest.raises(error, match=f"^dsm_loss: {message}$"):
         dsm_loss(score, sigma, seed=1, step=2, anneal_power=power)

@@ -33,7 +33,11 @@ LAYOUTS = {
     "list_with_steps": lambda state: [prefixed(state), OPTIMISER, 12, 5000],
     "list_with_averages": lambda state: [
         {key: value if key == "module.sigmas" else value + 9 for key, value in prefixed(state).items()},
-        OPTIMISER, 12, 5000, {key: value for key, value in state.items() if key != "sigmas"}],
+        OPTIMISER,
+        12,
+        5000,
+        {key: value for key, value in state.items() if key != "sigmas"},
+    ],
 }
 
 
@@ -88,22 +92,32 @@ def changed(change):
     return state
 
 
-@pytest.mark.parametrize("content, message", [
-    (changed(lambda s: s.pop("res1.0.conv1.bias")), "1 missing: res1.0.conv1.bias"),
-    (changed(lambda s: s.update({f"more.{i}": torch.zeros(1) for i in range(4)})),
-     "4 unexpected: more.0, more.1, more.2, \\.\\.\\."),
-    (changed(lambda s: s.update({"res3.1.conv2.weight": torch.zeros(4, 4, 1, 1)})),
-     "1 of another shape: res3.1.conv2.weight \\(4, 4, 1, 1\\), not \\(4, 4, 3, 3\\)"),
-    (changed(lambda s: s.update({"res5.0.conv1.weight": torch.zeros(1)})), "looks like NCSNv2Deeper"),
-    (changed(lambda s: s.pop("begin_conv.weight")), "has no begin_conv.weight; its tensors are begin_conv.bias"),
-    ({key: value for key, value in network("NCSNv2").state_dict().items() if key != "sigmas"},
-     "looks like the unconditional baseline network"),
-    (network(levels=1).state_dict(), "sigmas must have the checkpoint's 1 levels, got none"),
-    ([], "must hold a state dict or a list starting with one, got list"),
-    ({"epoch": 3}, "must hold a state dict or a list starting with one, got dict"),
-    (torch.zeros(3), "must hold a state dict or a list starting with one, got Tensor"),
-    ([Path("an object")], "must be a file of torch.save with tensors and plain containers alone"),
-], ids="missing unexpected shape deeper other baseline one_level empty numbers tensor object".split())
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (changed(lambda s: s.pop("res1.0.conv1.bias")), "1 missing: res1.0.conv1.bias"),
+        (
+            changed(lambda s: s.update({f"more.{i}": torch.zeros(1) for i in range(4)})),
+            "4 unexpected: more.0, more.1, more.2, \\.\\.\\.",
+        ),
+        (
+            changed(lambda s: s.update({"res3.1.conv2.weight": torch.zeros(4, 4, 1, 1)})),
+            "1 of another shape: res3.1.conv2.weight \\(4, 4, 1, 1\\), not \\(4, 4, 3, 3\\)",
+        ),
+        (changed(lambda s: s.update({"res5.0.conv1.weight": torch.zeros(1)})), "looks like NCSNv2Deeper"),
+        (changed(lambda s: s.pop("begin_conv.weight")), "has no begin_conv.weight; its tensors are begin_conv.bias"),
+        (
+            {key: value for key, value in network("NCSNv2").state_dict().items() if key != "sigmas"},
+            "looks like the unconditional baseline network",
+        ),
+        (network(levels=1).state_dict(), "sigmas must have the checkpoint's 1 levels, got none"),
+        ([], "must hold a state dict or a list starting with one, got list"),
+        ({"epoch": 3}, "must hold a state dict or a list starting with one, got dict"),
+        (torch.zeros(3), "must hold a state dict or a list starting with one, got Tensor"),
+        ([Path("an object")], "must be a file of torch.save with tensors and plain containers alone"),
+    ],
+    ids="missing unexpected shape deeper other baseline one_level empty numbers tensor object".split(),
+)
 def test_what_does_not_fit_is_named(tmp_path, content, message):
     path = write(tmp_path / "c.pth", content)
     with pytest.raises(ValueError, match=message) as caught:

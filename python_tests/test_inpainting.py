@@ -22,9 +22,15 @@ def pair(sigmas=None):
     return Gaussian([0.5, 0.5], cov=COV, sigmas=geometric(1, 0.01, 10) if sigmas is None else sigmas)
 
 
-@pytest.mark.parametrize("order, step, mean, variance", [
-    ("paper", {"eps": 2e-5}, 0.80610449, 0.0252234029), ("refresh", {"eps": 2e-5}, 0.80610449, 0.0252210627),
-    ("paper", {"step_lr": 2e-5}, 0.81306648, 0.0239368042), ("refresh", {"step_lr": 2e-5}, 0.81306648, 0.0239355442)])
+@pytest.mark.parametrize(
+    "order, step, mean, variance",
+    [
+        ("paper", {"eps": 2e-5}, 0.80610449, 0.0252234029),
+        ("refresh", {"eps": 2e-5}, 0.80610449, 0.0252210627),
+        ("paper", {"step_lr": 2e-5}, 0.81306648, 0.0239368042),
+        ("refresh", {"step_lr": 2e-5}, 0.81306648, 0.0239355442),
+    ],
+)
 def test_law_of_two_pixels(order, step, mean, variance):
     rows = plan(pair(), inpaint_order=order, denoise=False, **PAIR, **step).stages[0].rows
     m, v = gaussian_law(rows, np.full(2, 0.5), COV, KNOWN, MASK)
@@ -50,10 +56,13 @@ def test_law_of_a_4x4_image():
     mask = np.tile([True, True, False, False], 4)
     known = np.zeros(16)
     known[mask] = np.linspace(0.2, 0.9, 8)
-    rows = plan(field, known=torch.tensor(known).reshape(1, 4, 4), mask=torch.tensor(mask).reshape(1, 4, 4),
-                denoise=False).stages[0].rows
+    rows = (
+        plan(field, known=torch.tensor(known).reshape(1, 4, 4), mask=torch.tensor(mask).reshape(1, 4, 4), denoise=False)
+        .stages[0]
+        .rows
+    )
     m, v = gaussian_law(rows, np.full(16, 0.5), field.covariance().numpy(), known, mask)
-    expected = [.315095, .331806, .490435, .487591, .666251, .643786, .841278, .799371]
+    expected = [0.315095, 0.331806, 0.490435, 0.487591, 0.666251, 0.643786, 0.841278, 0.799371]
     np.testing.assert_allclose(m[~mask], expected, rtol=0, atol=5e-7)
     assert np.trace(v[np.ix_(~mask, ~mask)]) == pytest.approx(0.15383523, abs=5e-9)
 
@@ -73,10 +82,33 @@ def test_inpainting_follows_the_algorithm_step_by_step(order, denoise):
     start, known = (torch.rand(4, 1, 2, 3, dtype=torch.float64, generator=generator) for _ in range(2))
     mask = torch.rand(4, 1, 2, 3, generator=generator) < 0.5
     levels = [(s, a, 5) for s, a in zip(sigmas.tolist(), step_sizes(sigmas, eps).tolist(), strict=True)]
-    x = sample(field, n=4, seed=9, first=2, batch_size=3, eps=eps, n_steps_each=5, init=start, known=known, mask=mask,
-               denoise=denoise, inpaint_order=order, dtype=torch.float64, progress=False)
-    expected = follow(score, levels, start.flatten(1), seed=9, first=2, known=known.flatten(1), mask=mask.flatten(1),
-                      order=order, denoise=2 if denoise else None)
+    x = sample(
+        field,
+        n=4,
+        seed=9,
+        first=2,
+        batch_size=3,
+        eps=eps,
+        n_steps_each=5,
+        init=start,
+        known=known,
+        mask=mask,
+        denoise=denoise,
+        inpaint_order=order,
+        dtype=torch.float64,
+        progress=False,
+    )
+    expected = follow(
+        score,
+        levels,
+        start.flatten(1),
+        seed=9,
+        first=2,
+        known=known.flatten(1),
+        mask=mask.flatten(1),
+        order=order,
+        denoise=2 if denoise else None,
+    )
     torch.testing.assert_close(x.flatten(1), expected, rtol=0, atol=1e-12)
 
 
@@ -85,8 +117,18 @@ def test_everything_known_returns_known_plus_noise(scheme):
     field = GaussianField((2, 3, 4))
     known = torch.rand(2, 3, 4, generator=torch.manual_seed(3))
     for denoise in (False, True):
-        x = sample(field, scheme, n=3, seed=7, first=5, n_steps_each=4, known=known, mask=torch.ones(2, 3, 4),
-                   denoise=denoise, progress=False)
+        x = sample(
+            field,
+            scheme,
+            n=3,
+            seed=7,
+            first=5,
+            n_steps_each=4,
+            known=known,
+            mask=torch.ones(2, 3, 4),
+            denoise=denoise,
+            progress=False,
+        )
         level = 9 if scheme == "annealed" else 0
         z = noise.normal((3, 2, 3, 4), 7, step=level, first=5, stream=noise.INPAINT)
         torch.testing.assert_close(x, known + 0.01 * z, rtol=0, atol=1e-7)
@@ -96,8 +138,9 @@ def test_everything_known_returns_known_plus_noise(scheme):
 def test_nothing_known_is_plain_annealed_bit_for_bit(order):
     field = GaussianField((2, 3, 4))
     settings = {"n": 5, "seed": 7, "n_steps_each": 4, "batch_size": 2, "progress": False}
-    x = sample(field, known=torch.rand(2, 3, 4), mask=torch.zeros(2, 3, 4, dtype=torch.bool), inpaint_order=order,
-               **settings)
+    x = sample(
+        field, known=torch.rand(2, 3, 4), mask=torch.zeros(2, 3, 4, dtype=torch.bool), inpaint_order=order, **settings
+    )
     assert torch.equal(x, sample(field, **settings))
 
 
@@ -114,16 +157,21 @@ def test_shapes_of_known_and_mask_mean_the_same():
     assert torch.equal(x, sample(field, known=each_known, mask=mask, batch_size=3, **settings))
 
 
-@pytest.mark.parametrize("arguments, message", [
-    ({"known": torch.zeros(1, 2, 2)}, "known and mask go together, got known alone"),
-    ({"mask": torch.zeros(1, 2, 2)}, "known and mask go together, got mask alone"),
-    ({"known": torch.zeros(2, 2, 2), "mask": torch.zeros(1, 2, 2)}, r"known must have shape \(1, 2, 2\)"),
-    ({"known": torch.zeros(1, 2, 2), "mask": torch.zeros(4, 1, 2, 2)}, r"mask must have shape .*\(4, 1, 2, 2\)"),
-    ({"known": torch.zeros(1, 2, 2), "mask": torch.full((1, 2, 2), 0.5)}, "mask must be bool or hold only 0 and 1"),
-    ({"known": torch.full((1, 2, 2), math.nan), "mask": torch.ones(1, 2, 2)}, "known must be finite"),
-    ({"known": torch.zeros(1, 2, 2), "mask": torch.ones(1, 2, 2), "inpaint_order": "never"},
-     "inpaint_order must be one of paper, refresh, got 'never'"),
-])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"known": torch.zeros(1, 2, 2)}, "known and mask go together, got known alone"),
+        ({"mask": torch.zeros(1, 2, 2)}, "known and mask go together, got mask alone"),
+        ({"known": torch.zeros(2, 2, 2), "mask": torch.zeros(1, 2, 2)}, r"known must have shape \(1, 2, 2\)"),
+        ({"known": torch.zeros(1, 2, 2), "mask": torch.zeros(4, 1, 2, 2)}, r"mask must have shape .*\(4, 1, 2, 2\)"),
+        ({"known": torch.zeros(1, 2, 2), "mask": torch.full((1, 2, 2), 0.5)}, "mask must be bool or hold only 0 and 1"),
+        ({"known": torch.full((1, 2, 2), math.nan), "mask": torch.ones(1, 2, 2)}, "known must be finite"),
+        (
+            {"known": torch.zeros(1, 2, 2), "mask": torch.ones(1, 2, 2), "inpaint_order": "never"},
+            "inpaint_order must be one of paper, refresh, got 'never'",
+        ),
+    ],
+)
 def test_errors(arguments, message):
     with pytest.raises(ValueError, match=message):
         sample(GaussianField((1, 2, 2)), n=3, progress=False, **arguments)

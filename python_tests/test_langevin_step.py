@@ -46,12 +46,15 @@ def check(x, score, mask=None, **coefs):
     assert_within(x, expected, ROUNDING[x.dtype] * bound)
 
 
-@pytest.mark.parametrize("coefs, expected", [
-    ((0.04 / 2, 0.04**0.5), (.31822754, -.02493252, .23647821, .22358628)),   # Song and Ermon's alpha = 0.04
-    ((0.04, (2 * 0.04) ** 0.5), (.42033607, -.14153407, .24531381, .10365041)),  # unadjusted Langevin, g = 0.04
-])
+@pytest.mark.parametrize(
+    "coefs, expected",
+    [
+        ((0.04 / 2, 0.04**0.5), (0.31822754, -0.02493252, 0.23647821, 0.22358628)),  # Song and Ermon's alpha = 0.04
+        ((0.04, (2 * 0.04) ** 0.5), (0.42033607, -0.14153407, 0.24531381, 0.10365041)),  # unadjusted Langevin, g = 0.04
+    ],
+)
 def test_both_conventions_by_hand(backend, coefs, expected):
-    x, score = torch.tensor([[.1, .2, .3, .4]]), torch.tensor([[1., -2., 3., -4.]])
+    x, score = torch.tensor([[0.1, 0.2, 0.3, 0.4]]), torch.tensor([[1.0, -2.0, 3.0, -4.0]])
     langevin_step(x, score, *coefs, seed=0, step=0)
     torch.testing.assert_close(x[0], torch.tensor(expected), rtol=0, atol=3e-7)
 
@@ -67,8 +70,10 @@ def test_float64(backend, shape):
     check(randn(shape, torch.float64), randn(shape, torch.float64, 1))
 
 
-@pytest.mark.parametrize("coefs", [dict(score_coef=-0.5, noise_coef=2.0), dict(score_coef=0.3, noise_coef=0.0),
-                                   dict(score_coef=0.0, noise_coef=1.0)])
+@pytest.mark.parametrize(
+    "coefs",
+    [dict(score_coef=-0.5, noise_coef=2.0), dict(score_coef=0.3, noise_coef=0.0), dict(score_coef=0.0, noise_coef=1.0)],
+)
 def test_coefficients(backend, coefs):
     check(randn(IMAGE), randn(IMAGE, seed=1), **coefs)
 
@@ -99,7 +104,7 @@ def test_a_view_is_changed_where_it_lies_and_nowhere_else(backend):
 
 
 def test_a_non_finite_score_is_not_hidden(backend):
-    x, score = torch.zeros(1, 6), torch.tensor([[float("nan"), float("inf"), -float("inf"), 1., 1., 1.]])
+    x, score = torch.zeros(1, 6), torch.tensor([[float("nan"), float("inf"), -float("inf"), 1.0, 1.0, 1.0]])
     langevin_step(x, score, A, B, **HERE)
     assert x[0, 0].isnan() and x[0, 1] == float("inf") and x[0, 2] == -float("inf") and x[0, 3:].isfinite().all()
 
@@ -112,8 +117,10 @@ def test_thread_counts_give_the_same_bits():
 def test_batches_and_memory_formats_give_the_same_bits(backend):
     score = randn(LARGE, seed=1)
     whole = langevin_step(randn(LARGE), score, A, B, seed=4, step=2, first=10)
-    parts = [langevin_step(randn(LARGE)[rows].clone(), score[rows], A, B, seed=4, step=2, first=10 + rows.start)
-             for rows in (slice(0, 1), slice(1, 4), slice(4, 6))]
+    parts = [
+        langevin_step(randn(LARGE)[rows].clone(), score[rows], A, B, seed=4, step=2, first=10 + rows.start)
+        for rows in (slice(0, 1), slice(1, 4), slice(4, 6))
+    ]
     assert torch.equal(torch.cat(parts), whole)
     x = arrange(randn(LARGE), "channels_last")
     assert torch.equal(langevin_step(x, score, A, B, seed=4, step=2, first=10), whole)
@@ -194,29 +201,35 @@ def test_cuda_gives_the_bits_of_the_cpu(dtype, layout):
 X = torch.zeros(2, 3)
 
 
-@pytest.mark.parametrize("args, error, message", [
-    ((None, X, A, B), TypeError, "x must be a tensor, got NoneType"),
-    ((X.half(), X, A, B), TypeError, "x must be float32, float64, got float16"),
-    ((torch.zeros(2), torch.zeros(2), A, B), ValueError, r"x must have shape \(samples, ...\), got \(2,\)"),
-    ((X, [1.0], A, B), TypeError, "score must be a tensor, got list"),
-    ((X, X.double(), A, B), TypeError, "score must be float32, bfloat16, float16, got float64"),
-    ((X.double(), X, A, B), TypeError, "score must be float64, got float32"),
-    ((X, X[:, :2], A, B), ValueError, r"score must have shape \(2, 3\) to go with x, got \(2, 2\)"),
-    ((X, X.to("meta"), A, B), ValueError, "score must be on x's device cpu, got meta"),
-    ((X, X, float("nan"), B), ValueError, "score_coef and noise_coef must be finite .*, got nan and 0.2"),
-    ((X, X, A, -B), ValueError, "score_coef and noise_coef must be finite and noise_coef >= 0, got 0.02 and -0.2"),
-    ((torch.zeros(2, 3, requires_grad=True), X, A, B), ValueError, "x must not require grad, .*"),
-])
+@pytest.mark.parametrize(
+    "args, error, message",
+    [
+        ((None, X, A, B), TypeError, "x must be a tensor, got NoneType"),
+        ((X.half(), X, A, B), TypeError, "x must be float32, float64, got float16"),
+        ((torch.zeros(2), torch.zeros(2), A, B), ValueError, r"x must have shape \(samples, ...\), got \(2,\)"),
+        ((X, [1.0], A, B), TypeError, "score must be a tensor, got list"),
+        ((X, X.double(), A, B), TypeError, "score must be float32, bfloat16, float16, got float64"),
+        ((X.double(), X, A, B), TypeError, "score must be float64, got float32"),
+        ((X, X[:, :2], A, B), ValueError, r"score must have shape \(2, 3\) to go with x, got \(2, 2\)"),
+        ((X, X.to("meta"), A, B), ValueError, "score must be on x's device cpu, got meta"),
+        ((X, X, float("nan"), B), ValueError, "score_coef and noise_coef must be finite .*, got nan and 0.2"),
+        ((X, X, A, -B), ValueError, "score_coef and noise_coef must be finite and noise_coef >= 0, got 0.02 and -0.2"),
+        ((torch.zeros(2, 3, requires_grad=True), X, A, B), ValueError, "x must not require grad, .*"),
+    ],
+)
 def test_mistakes_are_named(args, error, message):
     with pytest.raises(error, match=f"^langevin_step: {message}$"):
         langevin_step(*args, seed=1, step=2)
 
 
-@pytest.mark.parametrize("mask, error, message", [
-    (X, TypeError, "mask must be bool, got float32"),
-    (torch.zeros(2, 2, dtype=torch.bool), ValueError, r"mask must have shape \(2, 3\) to go with x, got \(2, 2\)"),
-    (torch.zeros(2, dtype=torch.bool), ValueError, r"mask must have shape \(3,\) to go with x, got \(2,\)"),
-])
+@pytest.mark.parametrize(
+    "mask, error, message",
+    [
+        (X, TypeError, "mask must be bool, got float32"),
+        (torch.zeros(2, 2, dtype=torch.bool), ValueError, r"mask must have shape \(2, 3\) to go with x, got \(2, 2\)"),
+        (torch.zeros(2, dtype=torch.bool), ValueError, r"mask must have shape \(3,\) to go with x, got \(2,\)"),
+    ],
+)
 def test_bad_masks_are_named(mask, error, message):
     with pytest.raises(error, match=f"^langevin_step: {message}$"):
         langevin_step(X.clone(), X, A, B, seed=1, step=2, mask=mask)

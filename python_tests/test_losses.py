@@ -58,7 +58,9 @@ def test_worked_example():
 
 
 def test_optimum_per_level_one_dimension():
-    expected = torch.tensor([.029412, .074073, .163053, .286919, .394665, .456239, .483339, .493882, .497784, .499201])
+    expected = torch.tensor(
+        [0.029412, 0.074073, 0.163053, 0.286919, 0.394665, 0.456239, 0.483339, 0.493882, 0.497784, 0.499201]
+    )
     exact = Score(lambda x, s: -(x - 0.5) / (0.0625 + s**2))
     mean, error = every_level(exact, gaussian((40_000, 1, 1, 1)))
     assert ((mean - expected).abs() < 4 * error + 1e-6).all(), (mean, expected)
@@ -77,8 +79,10 @@ def test_optimum_large_images():
 
 
 def test_optimum_per_level_correlated_field():
-    expected = torch.tensor([1.016825, 1.925358, 3.437405, 5.742365, 8.847404, 12.633031, 17.015482, 21.715784,
-                             26.029298, 29.123109], dtype=torch.float64)
+    expected = torch.tensor(
+        [1.016825, 1.925358, 3.437405, 5.742365, 8.847404, 12.633031, 17.015482, 21.715784, 26.029298, 29.123109],
+        dtype=torch.float64,
+    )
     place = torch.arange(8.0, dtype=torch.float64)
     rho = 0.9 ** (place[:, None] - place).abs()
     covariance = 0.0625 * torch.kron(rho, rho)
@@ -154,14 +158,25 @@ def test_gradient_of_the_weights():
     torch.testing.assert_close(a.grad, expected)
 
 
-@pytest.mark.parametrize("x, level, message", [
-    (torch.zeros(2, 1, 2, 2, dtype=torch.int64), torch.zeros(2, dtype=torch.int64), r"dsm: x must be a float tensor"),
-    (torch.zeros(2, 4), torch.zeros(2, dtype=torch.int64), r"dsm: x must be a float tensor \(B, C, H, W\), got"),
-    (torch.zeros(2, 1, 2, 2), torch.zeros(2), r"dsm: level must be int64 of shape \(2,\), got torch.float32"),
-    (torch.zeros(2, 1, 2, 2), torch.zeros(3, dtype=torch.int64), r"level must be int64 of shape \(2,\), got .* \(3,\)"),
-    (torch.zeros(2, 1, 2, 2), torch.tensor([0, 10]), r"dsm: level must be in \[0, 10\), got 0 to 10"),
-    (torch.zeros(2, 1, 2, 2), torch.tensor([-1, 1]), r"dsm: level must be in \[0, 10\), got -1 to 1"),
-])
+@pytest.mark.parametrize(
+    "x, level, message",
+    [
+        (
+            torch.zeros(2, 1, 2, 2, dtype=torch.int64),
+            torch.zeros(2, dtype=torch.int64),
+            r"dsm: x must be a float tensor",
+        ),
+        (torch.zeros(2, 4), torch.zeros(2, dtype=torch.int64), r"dsm: x must be a float tensor \(B, C, H, W\), got"),
+        (torch.zeros(2, 1, 2, 2), torch.zeros(2), r"dsm: level must be int64 of shape \(2,\), got torch.float32"),
+        (
+            torch.zeros(2, 1, 2, 2),
+            torch.zeros(3, dtype=torch.int64),
+            r"level must be int64 of shape \(2,\), got .* \(3,\)",
+        ),
+        (torch.zeros(2, 1, 2, 2), torch.tensor([0, 10]), r"dsm: level must be in \[0, 10\), got 0 to 10"),
+        (torch.zeros(2, 1, 2, 2), torch.tensor([-1, 1]), r"dsm: level must be in \[0, 10\), got -1 to 1"),
+    ],
+)
 def test_wrong_arguments(x, level, message):
     with pytest.raises((TypeError, ValueError), match=message):
         losses.dsm(Score(lambda y, s: y), x, level, seed=0, step=0)

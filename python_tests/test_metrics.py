@@ -103,25 +103,49 @@ def test_pixel_features():
     assert clipped(images).tolist() == [[0.0, 0.25, 0.5, 1.0]] and clipped.name == "clipped pixels"
 
 
-@pytest.mark.parametrize("call, message", [
-    (lambda: frechet_distance(torch.zeros(2), torch.eye(3), torch.zeros(2), torch.eye(2)),
-     r"frechet_distance: shapes must be \(D,\), \(D, D\), \(D,\), \(D, D\), got \[\(2,\), \(3, 3\)"),
-    (lambda: frechet_distance(torch.zeros(0), torch.eye(0), torch.zeros(0), torch.eye(0)), "shapes must be"),
-    (lambda: frechet_distance(torch.tensor([math.nan, 0]), torch.eye(2), torch.zeros(2), torch.eye(2)),
-     "frechet_distance: means must be finite"),
-    (lambda: frechet_distance(torch.zeros(2), math.inf * torch.ones(2, 2), torch.zeros(2), torch.eye(2)),
-     "frechet_distance: covariance1 must be finite and symmetric, got largest entry inf"),
-    (lambda: frechet_distance(torch.zeros(2), torch.eye(2), torch.zeros(2), torch.tensor([[1.0, 0.5], [0.0, 1.0]])),
-     "frechet_distance: covariance2 must be finite and symmetric"),
-    (lambda: frechet_distance(torch.zeros(2), torch.diag(torch.tensor([1.0, -1.0])), torch.zeros(2), torch.eye(2)),
-     "frechet_distance: covariance1 must be positive semi-definite, got eigenvalue -1"),
-    (lambda: frechet_samples(A, torch.zeros(3, 5)),
-     r"frechet_samples: a and b must have the same features, got \(2,\) and \(5,\)"),
-    (lambda: gaussian_statistics(A[:1]), r"gaussian_statistics: features must be \(n, D\) with n >= 2, got \(1, 2\)"),
-    (lambda: gaussian_statistics(torch.zeros(4)), r"gaussian_statistics: features must be \(n, D\)"),
-    (lambda: gaussian_statistics(torch.where(A > 4, math.nan, A)),
-     r"gaussian_statistics: features must be finite, got 1 rows that are not: \[3\]"),
-])
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (
+            lambda: frechet_distance(torch.zeros(2), torch.eye(3), torch.zeros(2), torch.eye(2)),
+            r"frechet_distance: shapes must be \(D,\), \(D, D\), \(D,\), \(D, D\), got \[\(2,\), \(3, 3\)",
+        ),
+        (lambda: frechet_distance(torch.zeros(0), torch.eye(0), torch.zeros(0), torch.eye(0)), "shapes must be"),
+        (
+            lambda: frechet_distance(torch.tensor([math.nan, 0]), torch.eye(2), torch.zeros(2), torch.eye(2)),
+            "frechet_distance: means must be finite",
+        ),
+        (
+            lambda: frechet_distance(torch.zeros(2), math.inf * torch.ones(2, 2), torch.zeros(2), torch.eye(2)),
+            "frechet_distance: covariance1 must be finite and symmetric, got largest entry inf",
+        ),
+        (
+            lambda: frechet_distance(
+                torch.zeros(2), torch.eye(2), torch.zeros(2), torch.tensor([[1.0, 0.5], [0.0, 1.0]])
+            ),
+            "frechet_distance: covariance2 must be finite and symmetric",
+        ),
+        (
+            lambda: frechet_distance(
+                torch.zeros(2), torch.diag(torch.tensor([1.0, -1.0])), torch.zeros(2), torch.eye(2)
+            ),
+            "frechet_distance: covariance1 must be positive semi-definite, got eigenvalue -1",
+        ),
+        (
+            lambda: frechet_samples(A, torch.zeros(3, 5)),
+            r"frechet_samples: a and b must have the same features, got \(2,\) and \(5,\)",
+        ),
+        (
+            lambda: gaussian_statistics(A[:1]),
+            r"gaussian_statistics: features must be \(n, D\) with n >= 2, got \(1, 2\)",
+        ),
+        (lambda: gaussian_statistics(torch.zeros(4)), r"gaussian_statistics: features must be \(n, D\)"),
+        (
+            lambda: gaussian_statistics(torch.where(A > 4, math.nan, A)),
+            r"gaussian_statistics: features must be finite, got 1 rows that are not: \[3\]",
+        ),
+    ],
+)
 def test_wrong_arguments(call, message):
     with pytest.raises(ValueError, match=message):
         call()

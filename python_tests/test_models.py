@@ -22,8 +22,11 @@ from official import official_forward  # noqa: E402
 
 @pytest.fixture(scope="module")
 def golden():
-    return {key: torch.from_numpy(value) for name in ("ncsn", "ncsnv2")
-            for key, value in np.load(HERE / "data" / f"golden_{name}.npz").items()}
+    return {
+        key: torch.from_numpy(value)
+        for name in ("ncsn", "ncsnv2")
+        for key, value in np.load(HERE / "data" / f"golden_{name}.npz").items()
+    }
 
 
 def make(case):
@@ -61,12 +64,16 @@ def test_gradients_equal_the_released_networks(case, golden):
         assert ((norms - golden[f"{case}.grad_norms"]).abs() / golden[f"{case}.grad_norms"]).max() < bound
 
 
-@pytest.mark.parametrize("arguments, entries, parameters, digest", [
-    # digest of the lines "name shape" in the released state dict's order
-    (("NCSN", (3, 32, 32), 128, (1.0, 0.01, 10)), 173, 30_117_635, "0ac25e580fa34962"),
-    (("NCSN", (1, 28, 28), 64, (1.0, 0.01, 10)), 173, 7_638_657, "a160b53eacb9bc7f"),
-    (("NCSNv2", (3, 32, 32), 128, (50.0, 0.01, 232)), 154, 29_694_083, "1671c4ac329e61c9"),
-], ids=["cifar10", "mnist", "v2"])
+@pytest.mark.parametrize(
+    "arguments, entries, parameters, digest",
+    [
+        # digest of the lines "name shape" in the released state dict's order
+        (("NCSN", (3, 32, 32), 128, (1.0, 0.01, 10)), 173, 30_117_635, "0ac25e580fa34962"),
+        (("NCSN", (1, 28, 28), 64, (1.0, 0.01, 10)), 173, 7_638_657, "a160b53eacb9bc7f"),
+        (("NCSNv2", (3, 32, 32), 128, (50.0, 0.01, 232)), 154, 29_694_083, "1671c4ac329e61c9"),
+    ],
+    ids=["cifar10", "mnist", "v2"],
+)
 def test_layout_is_the_released_one(arguments, entries, parameters, digest):
     name, shape, ngf, sigmas = arguments
     with torch.device("meta"):
@@ -92,8 +99,9 @@ def test_any_size_equals_the_separate_operations(name, shape, ngf):
     x, level, _ = inputs(shape, 3, 3)
     with torch.no_grad():
         single = model(x.float(), level)
-        expected = official_forward(model.double().state_dict() | {"sigmas": model.sigmas}, x, level,
-                                    mean_of_present_pixels)
+        expected = official_forward(
+            model.double().state_dict() | {"sigmas": model.sigmas}, x, level, mean_of_present_pixels
+        )
         assert relative_error(model(x, level), expected) < 1e-12
     assert relative_error(single, expected) < 1e-5
 
@@ -102,8 +110,11 @@ def test_any_size_equals_the_separate_operations(name, shape, ngf):
 def test_gradcheck_of_the_whole_network(name):
     model = fill(models.CLASSES[name]((1, 8, 9), 2, [1.0, 0.3])).double()
     x, level, _ = inputs(model.shape, 2, 2)
-    chosen = {key: parameter for key, parameter in model.named_parameters()
-              if key.startswith(("begin_conv", "res2.0", "refine4.msf", "normalizer"))}
+    chosen = {
+        key: parameter
+        for key, parameter in model.named_parameters()
+        if key.startswith(("begin_conv", "res2.0", "refine4.msf", "normalizer"))
+    }
 
     def score(x, *values):
         return torch.func.functional_call(model, dict(zip(chosen, values, strict=True)), (x, level))
@@ -127,7 +138,7 @@ def test_a_sample_does_not_depend_on_its_batch(case):
     with torch.no_grad():
         together = model(x.float(), level)
         for i in range(len(x)):
-            assert relative_error(model(x[i:i + 1].float(), level[i:i + 1]), together[i:i + 1].double()) < 1e-5
+            assert relative_error(model(x[i : i + 1].float(), level[i : i + 1]), together[i : i + 1].double()) < 1e-5
 
 
 def test_the_level_chooses_the_embedding_row():
@@ -165,7 +176,7 @@ def test_default_sigmas_are_the_released_ones():
         counts = [len(models.NCSN().sigmas), len(models.NCSNv2().sigmas)]
     assert counts == [10, 232]
     sigmas = models.NCSN(ngf=1).sigmas
-    expected = [1, .59948425, .35938137, .21544347, .12915497, .07742637, .04641589, .02782559, .01668101, .01]
+    expected = [1, 0.59948425, 0.35938137, 0.21544347, 0.12915497, 0.07742637, 0.04641589, 0.02782559, 0.01668101, 0.01]
     torch.testing.assert_close(sigmas, torch.tensor(expected))
 
 
@@ -184,11 +195,15 @@ def test_norm_parameters_are_the_released_ones(bias):
 
 
 def test_both_norms_give_the_worked_example():
-    x = torch.tensor([[[1., 2], [3, 4]], [[0, 0], [4, 8]], [[-1, 1], [1, 3]]])[None]
-    gamma, alpha, beta = torch.tensor([1, .5, 2]), torch.tensor([1, -.5, .25]), torch.tensor([.1, 0, -.2])
-    expected = torch.tensor([[-.92138059, -.02695698, .86746664, 1.76189025],
-                             [-.65242608, -.65242608, -.04940366, .55361875],
-                             [-3.58886601, -.76044595, -.76044595, 2.06797410]]).view(1, 3, 2, 2)
+    x = torch.tensor([[[1.0, 2], [3, 4]], [[0, 0], [4, 8]], [[-1, 1], [1, 3]]])[None]
+    gamma, alpha, beta = torch.tensor([1, 0.5, 2]), torch.tensor([1, -0.5, 0.25]), torch.tensor([0.1, 0, -0.2])
+    expected = torch.tensor(
+        [
+            [-0.92138059, -0.02695698, 0.86746664, 1.76189025],
+            [-0.65242608, -0.65242608, -0.04940366, 0.55361875],
+            [-3.58886601, -0.76044595, -0.76044595, 2.06797410],
+        ]
+    ).view(1, 3, 2, 2)
     conditional = models.ConditionalInstanceNorm2dPlus(3, 2)
     single = models.InstanceNorm2dPlus(3)
     with torch.no_grad():
@@ -201,16 +216,19 @@ def test_both_norms_give_the_worked_example():
     torch.testing.assert_close((y, total), (expected, x))
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (dict(shape=(3, 7, 32)), "NCSN: shape must be .* at least 8, got"),
-    (dict(shape=(0, 8, 8)), "NCSN: shape must be"),
-    (dict(shape=(32, 32)), "NCSN: shape must be"),
-    (dict(ngf=0), "NCSN: ngf must be a positive integer, got 0"),
-    (dict(ngf=8.0), "NCSN: ngf must be a positive integer, got 8.0"),
-    (dict(sigmas=[0.1, 1.0]), "NCSN: sigmas"),
-    (dict(sigmas=[1.0, 0.0]), "NCSN: sigmas"),
-    (dict(sigmas=[]), "NCSN: sigmas"),
-])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (dict(shape=(3, 7, 32)), "NCSN: shape must be .* at least 8, got"),
+        (dict(shape=(0, 8, 8)), "NCSN: shape must be"),
+        (dict(shape=(32, 32)), "NCSN: shape must be"),
+        (dict(ngf=0), "NCSN: ngf must be a positive integer, got 0"),
+        (dict(ngf=8.0), "NCSN: ngf must be a positive integer, got 8.0"),
+        (dict(sigmas=[0.1, 1.0]), "NCSN: sigmas"),
+        (dict(sigmas=[1.0, 0.0]), "NCSN: sigmas"),
+        (dict(sigmas=[]), "NCSN: sigmas"),
+    ],
+)
 def test_wrong_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         models.NCSN(**({"shape": (1, 8, 8), "ngf": 2} | arguments))

@@ -14,21 +14,37 @@ GOLDEN_SHAPE = (4, 1 << 20)
 
 # Random123's known answers for philox4x32: counter, key, 10 rounds, 7 rounds.
 KNOWN = [
-    ("00000000 00000000 00000000 00000000", "00000000 00000000",
-     "6627e8d5 e169c58d bc57ac4c 9b00dbd8", "5f6fb709 0d893f64 4f121f81 4f730a48"),
-    ("ffffffff ffffffff ffffffff ffffffff", "ffffffff ffffffff",
-     "408f276d 41c83b0e a20bc7c6 6d5451fd", "5207ddc2 45165e59 4d8ee751 8c52f662"),
-    ("243f6a88 85a308d3 13198a2e 03707344", "a4093822 299f31d0",
-     "d16cfe09 94fdcceb 5001e420 24126ea1", "4dfccaba 190a87f0 c47362ba b6b5242a"),
+    (
+        "00000000 00000000 00000000 00000000",
+        "00000000 00000000",
+        "6627e8d5 e169c58d bc57ac4c 9b00dbd8",
+        "5f6fb709 0d893f64 4f121f81 4f730a48",
+    ),
+    (
+        "ffffffff ffffffff ffffffff ffffffff",
+        "ffffffff ffffffff",
+        "408f276d 41c83b0e a20bc7c6 6d5451fd",
+        "5207ddc2 45165e59 4d8ee751 8c52f662",
+    ),
+    (
+        "243f6a88 85a308d3 13198a2e 03707344",
+        "a4093822 299f31d0",
+        "d16cfe09 94fdcceb 5001e420 24126ea1",
+        "4dfccaba 190a87f0 c47362ba b6b5242a",
+    ),
 ]
 # (block, step, sample, stream), seed, words, normals computed in float64.
 BLOCKS = [
-    ((0, 0, 0, 0), 0, "6627e8d5 e169c58d bc57ac4c 9b00dbd8", (.991137680, -.924662588, -.617608959, -.482068587)),
-    ((1, 0, 0, 0), 0, "f8e4cca4 5cb200db b1a574eb 097eff67", (-.153638230, .180825898, .831735105, .197439720)),
-    ((0, 1, 0, 0), 0, "6ad0c5ec ea236249 73a459f5 074944b3", (1.136367267, -.675883017, 1.240591768, .224251130)),
-    ((0, 0, 1, 0), 0, "844515e1 f08d6eaa 0f19c053 83f875f0", (1.067590141, -.425344148, -2.367973042, -.231496886)),
-    ((5, 123, 7, 0), 1234567890123, "e4701ed4 15ec6940 63a3b3e2 8387f918",
-     (.409863141, .244617407, -1.368611800, -.118911803)),
+    ((0, 0, 0, 0), 0, "6627e8d5 e169c58d bc57ac4c 9b00dbd8", (0.991137680, -0.924662588, -0.617608959, -0.482068587)),
+    ((1, 0, 0, 0), 0, "f8e4cca4 5cb200db b1a574eb 097eff67", (-0.153638230, 0.180825898, 0.831735105, 0.197439720)),
+    ((0, 1, 0, 0), 0, "6ad0c5ec ea236249 73a459f5 074944b3", (1.136367267, -0.675883017, 1.240591768, 0.224251130)),
+    ((0, 0, 1, 0), 0, "844515e1 f08d6eaa 0f19c053 83f875f0", (1.067590141, -0.425344148, -2.367973042, -0.231496886)),
+    (
+        (5, 123, 7, 0),
+        1234567890123,
+        "e4701ed4 15ec6940 63a3b3e2 8387f918",
+        (0.409863141, 0.244617407, -1.368611800, -0.118911803),
+    ),
 ]
 
 
@@ -67,9 +83,18 @@ def test_words_and_normals_of_known_blocks(backend, coordinates, seed, words, no
 def test_the_key_and_every_word_of_the_counter_are_used(backend):
     """Against the bijection itself: 64-bit seeds, a step, sample and stream of 32 bits."""
     seed, step, first, stream = 0xFEDCBA9876543210, 0xFFFFFFFE, 0xFFFFFFF0, 0x89ABCDEF
-    expected = [torch.stack([word.reshape(()) for word in reference.philox_rounds(
-        [torch.tensor(c) for c in (block, step, first + sample, stream)], 0x76543210, 0xFEDCBA98)])
-        for sample in range(2) for block in range(3)]
+    expected = [
+        torch.stack(
+            [
+                word.reshape(())
+                for word in reference.philox_rounds(
+                    [torch.tensor(c) for c in (block, step, first + sample, stream)], 0x76543210, 0xFEDCBA98
+                )
+            ]
+        )
+        for sample in range(2)
+        for block in range(3)
+    ]
     actual = noise.words((2, 10), seed, step=step, first=first, stream=stream)
     assert torch.equal(actual, torch.stack(expected).view(2, 12)[:, :10])
 
@@ -93,9 +118,13 @@ def test_moments_and_correlations_within_five_standard_errors():
     n = z.numel()
     for power, expected, variance in ((1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96)):
         assert abs((z**power).mean() - expected) < 5 * (variance / n) ** 0.5, power
-    others = {"step": noise.normal(shape, seed=1, step=1), "sample": noise.normal(shape, seed=1, first=1),
-              "stream": noise.normal(shape, seed=1, stream=1), "seed": noise.normal(shape, seed=2),
-              "seed's upper half": noise.normal(shape, seed=1 + 2**32)}
+    others = {
+        "step": noise.normal(shape, seed=1, step=1),
+        "sample": noise.normal(shape, seed=1, first=1),
+        "stream": noise.normal(shape, seed=1, stream=1),
+        "seed": noise.normal(shape, seed=2),
+        "seed's upper half": noise.normal(shape, seed=1 + 2**32),
+    }
     others |= {f"{lag} elements on": z.roll(lag, 1) for lag in (1, 2, 3, 4)}
     for name, other in others.items():
         assert abs((z * other).mean()) < 5 * n**-0.5, name
@@ -151,8 +180,20 @@ def test_uniform_stays_inside_the_unit_interval(monkeypatch):
 
 
 def test_streams_are_apart():
-    names = ["LANGEVIN", "INIT", "INPAINT", "DSM", "SSM", "CLD_X", "CLD_V", "LABELS", "DEQUANTISE", "FLIP", "ORDER",
-             "RENOISE"]
+    names = [
+        "LANGEVIN",
+        "INIT",
+        "INPAINT",
+        "DSM",
+        "SSM",
+        "CLD_X",
+        "CLD_V",
+        "LABELS",
+        "DEQUANTISE",
+        "FLIP",
+        "ORDER",
+        "RENOISE",
+    ]
     assert [getattr(noise, name) for name in names] == list(range(12))
 
 
@@ -167,8 +208,9 @@ def test_cuda_gives_the_frozen_bits():
     assert torch.equal(noise.words((3, 1001), seed=1, device="cuda").cpu(), noise.words((3, 1001), seed=1))
 
 
-@pytest.mark.parametrize("op, draw", [("philox_words", noise.words), ("philox_normal", noise.normal),
-                                      ("philox_words", noise.uniform)])
+@pytest.mark.parametrize(
+    "op, draw", [("philox_words", noise.words), ("philox_normal", noise.normal), ("philox_words", noise.uniform)]
+)
 def test_bad_coordinates_are_named(op, draw):
     check_bad_coordinates(op, lambda **coordinates: draw((2, 3), **coordinates))
     with pytest.raises(ValueError, match=rf"^{op}: shape must be \(samples, ...\), got \(\)$"):

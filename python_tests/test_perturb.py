@@ -90,8 +90,10 @@ def test_thread_counts_give_the_same_bits():
 def test_batches_give_the_same_bits(backend):
     x, sigma = randn(LARGE), sigmas(6)
     whole = perturb(x, sigma, seed=4, step=2, first=10)
-    parts = [perturb(x[rows], sigma[rows], seed=4, step=2, first=10 + rows.start)
-             for rows in (slice(0, 1), slice(1, 4), slice(4, 6))]
+    parts = [
+        perturb(x[rows], sigma[rows], seed=4, step=2, first=10 + rows.start)
+        for rows in (slice(0, 1), slice(1, 4), slice(4, 6))
+    ]
     assert torch.equal(torch.cat(parts), whole)
 
 
@@ -164,18 +166,26 @@ def test_cuda_gives_the_bits_of_the_cpu(dtype, layout):
 X, SIGMA = torch.zeros(2, 3), torch.ones(2)
 
 
-@pytest.mark.parametrize("x, sigma, error, message", [
-    (1.0, SIGMA, TypeError, "x must be a tensor, got float"),
-    (X.long(), SIGMA, TypeError, "x must be float32, float64, bfloat16, float16, got int64"),
-    (torch.zeros(2), SIGMA, ValueError, r"x must have shape \(samples, ...\), got \(2,\)"),
-    (X, 0.1, TypeError, "sigma must be a tensor, got float"),
-    (X, SIGMA.double(), TypeError, "sigma must be float32, got float64"),
-    (X.double(), SIGMA.half(), TypeError, "sigma must be float32, float64, got float16"),
-    (X, torch.ones(3), ValueError, r"sigma must have shape \(2,\) to go with x, got \(3,\)"),
-    (X, torch.ones(2, 1), ValueError, r"sigma must have shape \(2,\) to go with x, got \(2, 1\)"),
-    (X, SIGMA.to("meta"), ValueError, "sigma must be on x's device cpu, got meta"),
-    (X, torch.ones(2, requires_grad=True), ValueError, "sigma must not require grad, there is no gradient in sigma"),
-])
+@pytest.mark.parametrize(
+    "x, sigma, error, message",
+    [
+        (1.0, SIGMA, TypeError, "x must be a tensor, got float"),
+        (X.long(), SIGMA, TypeError, "x must be float32, float64, bfloat16, float16, got int64"),
+        (torch.zeros(2), SIGMA, ValueError, r"x must have shape \(samples, ...\), got \(2,\)"),
+        (X, 0.1, TypeError, "sigma must be a tensor, got float"),
+        (X, SIGMA.double(), TypeError, "sigma must be float32, got float64"),
+        (X.double(), SIGMA.half(), TypeError, "sigma must be float32, float64, got float16"),
+        (X, torch.ones(3), ValueError, r"sigma must have shape \(2,\) to go with x, got \(3,\)"),
+        (X, torch.ones(2, 1), ValueError, r"sigma must have shape \(2,\) to go with x, got \(2, 1\)"),
+        (X, SIGMA.to("meta"), ValueError, "sigma must be on x's device cpu, got meta"),
+        (
+            X,
+            torch.ones(2, requires_grad=True),
+            ValueError,
+            "sigma must not require grad, there is no gradient in sigma",
+        ),
+    ],
+)
 def test_mistakes_are_named(x, sigma, error, message):
     with pytest.raises(error, match=f"^perturb: {message}$"):
         perturb(x, sigma, seed=1, step=2)

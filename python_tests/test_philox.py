@@ -30,8 +30,20 @@ def compiled(folder, flags):
         pytest.skip("no g++")
     library = folder / "philox.so"
     source = Path(__file__).with_name("philox_library.cpp")
-    command = ["g++", "-std=c++17", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", *flags.split(), f"-I{CSRC}",
-               str(source), "-o", str(library)]
+    command = [
+        "g++",
+        "-std=c++17",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-shared",
+        "-fPIC",
+        *flags.split(),
+        f"-I{CSRC}",
+        str(source),
+        "-o",
+        str(library),
+    ]
     run = subprocess.run(command, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     return ctypes.CDLL(str(library))
@@ -67,8 +79,12 @@ def test_edge_words_of_the_reference():
 def test_bits_do_not_depend_on_the_compiler_s_flags(tmp_path, name):
     library = compiled(tmp_path, FLAGS[name])
     out = torch.empty(GOLDEN_SHAPE)
-    library.normals(ctypes.c_uint64(42), ctypes.c_int64(GOLDEN_SHAPE[0]), ctypes.c_int64(GOLDEN_SHAPE[1] // 4),
-                    ctypes.c_void_p(out.data_ptr()))
+    library.normals(
+        ctypes.c_uint64(42),
+        ctypes.c_int64(GOLDEN_SHAPE[0]),
+        ctypes.c_int64(GOLDEN_SHAPE[1] // 4),
+        ctypes.c_void_p(out.data_ptr()),
+    )
     assert digest(out) == GOLDEN
     for counter, key, ten, _ in KNOWN:
         state = (ctypes.c_uint32 * 4)(*hexes(counter))
@@ -77,8 +93,9 @@ def test_bits_do_not_depend_on_the_compiler_s_flags(tmp_path, name):
 
     def normals_of(pairs):
         words, normals = pairs.to(torch.uint32).contiguous(), torch.empty(pairs.shape)
-        library.pairs(ctypes.c_void_p(words.data_ptr()), ctypes.c_int64(pairs.numel()),
-                      ctypes.c_void_p(normals.data_ptr()))
+        library.pairs(
+            ctypes.c_void_p(words.data_ptr()), ctypes.c_int64(pairs.numel()), ctypes.c_void_p(normals.data_ptr())
+        )
         return normals
 
     check_edges(normals_of)

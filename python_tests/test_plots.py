@@ -26,9 +26,9 @@ def test_grid_is_pixel_exact(tmp_path):
     wanted = (images * 255 + 0.5).to(torch.uint8).numpy()
     for i in range(5):
         top, left = gap + (i // 2) * (height + gap), gap + (i % 2) * (width + gap)
-        cell = sheet[top:top + height, left:left + width]
+        cell = sheet[top : top + height, left : left + width]
         assert np.array_equal(cell, np.kron(wanted[i, 0], np.ones((3, 3), np.uint8)))
-    assert (sheet[:gap] == 255).all() and (sheet[-height:, -width - gap:] == 255).all()  # the sixth cell stays white
+    assert (sheet[:gap] == 255).all() and (sheet[-height:, -width - gap :] == 255).all()  # the sixth cell stays white
 
 
 def test_grid_colour_clipping_and_defaults(tmp_path):
@@ -60,11 +60,11 @@ def test_trajectory(tmp_path):
     assert sheet.shape == (2 * cell + gap, 3 * cell + gap)
     centres = [[int(sheet[gap + r * cell + 8, gap + c * cell + 8]) for c in range(3)] for r in range(2)]
     assert centres == [[51, 102, 153], [51, 102, 255]]
-    assert (sheet[gap:gap + 16, gap:gap + 16] == 51).all()
+    assert (sheet[gap : gap + 16, gap : gap + 16] == 51).all()
     labelled = pixels(plots.trajectory(snapshots, tmp_path / "l.png", ["σ=1", ".6", ".3"], scale=2))
     top = labelled.shape[0] - sheet.shape[0]
-    assert top > 8 and np.array_equal(labelled[top + gap:], sheet[gap:])
-    bands = [labelled[:top, gap + c * cell:gap + c * cell + 16] for c in range(3)]
+    assert top > 8 and np.array_equal(labelled[top + gap :], sheet[gap:])
+    bands = [labelled[:top, gap + c * cell : gap + c * cell + 16] for c in range(3)]
     assert all(band.min() < 100 for band in bands)  # something is written over each column
 
 
@@ -100,11 +100,14 @@ def test_no_global_state(tmp_path):
     assert before or "matplotlib.pyplot" not in sys.modules
 
 
-@pytest.mark.parametrize("draw", [
-    lambda path: plots.image_grid(torch.zeros(1, 1, 8, 8), path),
-    lambda path: plots.trajectory([torch.zeros(1, 1, 8, 8)], path),
-    lambda path: plots.loss_curve(log_of(2), path),
-])
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda path: plots.image_grid(torch.zeros(1, 1, 8, 8), path),
+        lambda path: plots.trajectory([torch.zeros(1, 1, 8, 8)], path),
+        lambda path: plots.loss_curve(log_of(2), path),
+    ],
+)
 def test_failure_while_writing_leaves_the_old_file(tmp_path, monkeypatch, draw):
     path = tmp_path / "p.png"
     path.write_bytes(b"old")
@@ -123,22 +126,35 @@ NAN = torch.zeros(3, 1, 8, 8)
 NAN[1, 0, 2, 2] = math.nan
 
 
-@pytest.mark.parametrize("call, message", [
-    (lambda p: plots.image_grid(NAN, p), r"image_grid: images must be finite, got 1 of 3 that are not: \[1\]"),
-    (lambda p: plots.image_grid(torch.zeros(1, 2, 8, 8), p), r"must be \(N, C, H, W\) with C 1 or 3, got \(1, 2"),
-    (lambda p: plots.image_grid(torch.zeros(0, 1, 8, 8), p), r"images must be \(N, C, H, W\)"),
-    (lambda p: plots.image_grid(torch.zeros(1, 1, 8, 8).long(), p), "images must be float or uint8, got torch.int64"),
-    (lambda p: plots.image_grid(torch.zeros(1, 1, 8, 8), p, columns=0), "columns must be at least 1, got 0"),
-    (lambda p: plots.image_grid(torch.zeros(1, 1, 8, 8), p, scale=1.5), "scale must be a positive integer, got 1.5"),
-    (lambda p: plots.trajectory([], p), "trajectory: snapshots must hold at least one level, got none"),
-    (lambda p: plots.trajectory([NAN[:1], NAN], p), r"trajectory \(snapshot 1\): images must be finite"),
-    (lambda p: plots.trajectory([NAN[:1], torch.zeros(2, 1, 8, 8)], p),
-     r"trajectory: snapshots must have equal N and C, got \[\(1, 1\), \(2, 1\)\]"),
-    (lambda p: plots.trajectory([NAN[:1]], p, ["a", "b"]), "labels must be one for each of 1 snapshots, got 2"),
-    (lambda p: plots.loss_curve(log_of(0), p), "loss_curve: log must have at least one line, got none"),
-    (lambda p: plots.loss_curve({**log_of(2), "loss": torch.tensor([1.0, math.inf])}, p),
-     r"loss_curve: log must hold finite losses, got others at steps \[200\]"),
-])
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda p: plots.image_grid(NAN, p), r"image_grid: images must be finite, got 1 of 3 that are not: \[1\]"),
+        (lambda p: plots.image_grid(torch.zeros(1, 2, 8, 8), p), r"must be \(N, C, H, W\) with C 1 or 3, got \(1, 2"),
+        (lambda p: plots.image_grid(torch.zeros(0, 1, 8, 8), p), r"images must be \(N, C, H, W\)"),
+        (
+            lambda p: plots.image_grid(torch.zeros(1, 1, 8, 8).long(), p),
+            "images must be float or uint8, got torch.int64",
+        ),
+        (lambda p: plots.image_grid(torch.zeros(1, 1, 8, 8), p, columns=0), "columns must be at least 1, got 0"),
+        (
+            lambda p: plots.image_grid(torch.zeros(1, 1, 8, 8), p, scale=1.5),
+            "scale must be a positive integer, got 1.5",
+        ),
+        (lambda p: plots.trajectory([], p), "trajectory: snapshots must hold at least one level, got none"),
+        (lambda p: plots.trajectory([NAN[:1], NAN], p), r"trajectory \(snapshot 1\): images must be finite"),
+        (
+            lambda p: plots.trajectory([NAN[:1], torch.zeros(2, 1, 8, 8)], p),
+            r"trajectory: snapshots must have equal N and C, got \[\(1, 1\), \(2, 1\)\]",
+        ),
+        (lambda p: plots.trajectory([NAN[:1]], p, ["a", "b"]), "labels must be one for each of 1 snapshots, got 2"),
+        (lambda p: plots.loss_curve(log_of(0), p), "loss_curve: log must have at least one line, got none"),
+        (
+            lambda p: plots.loss_curve({**log_of(2), "loss": torch.tensor([1.0, math.inf])}, p),
+            r"loss_curve: log must hold finite losses, got others at steps \[200\]",
+        ),
+    ],
+)
 def test_wrong_arguments(tmp_path, call, message):
     with pytest.raises((TypeError, ValueError), match=message):
         call(tmp_path / "p.png")

@@ -77,8 +77,8 @@ def test_sigmas_may_be_some_of_the_models_or_any_with_at_sigma():
 def test_literal_reference_sigma_of_a_part_of_the_ladder():
     full = FIELD.sigmas
     rows = plan(FIELD, sigmas=full[:2], sigma_ref=full[-1].item()).stages[0].rows
-    assert rows[0].score_coef == pytest.approx(0.1) and rows[100].noise_coef**2 == pytest.approx(0.0718763, rel=1e-6)
-    assert plan(FIELD, sigmas=full[:2]).stages[0].rows[100].noise_coef**2 == pytest.approx(2e-5)
+    assert rows[0].score_coef == pytest.approx(0.1) and rows[100].noise_coef ** 2 == pytest.approx(0.0718763, rel=1e-6)
+    assert plan(FIELD, sigmas=full[:2]).stages[0].rows[100].noise_coef ** 2 == pytest.approx(2e-5)
 
 
 # --- counting ---
@@ -96,8 +96,14 @@ def test_evaluations_are_the_plans(scheme, count, denoise):
 
 def test_plan_describes_itself():
     text = str(plan(FIELD, n=5, eps=1e-4, batch_size=2, measure=True))
-    for part in ("annealed: 5 samples of 2x4x3 in 3 batches of at most 2", "4x3, 10 levels, sigma 1 0.599484",
-                 "100 steps each, then denoised", "eps 0.0001 (step_lr 5e-05)", "1001 evaluations at 4x3", "about"):
+    for part in (
+        "annealed: 5 samples of 2x4x3 in 3 batches of at most 2",
+        "4x3, 10 levels, sigma 1 0.599484",
+        "100 steps each, then denoised",
+        "eps 0.0001 (step_lr 5e-05)",
+        "1001 evaluations at 4x3",
+        "about",
+    ):
         assert part in text
     assert plan(FIELD, n=3, measure=True).seconds > 0
     assert "0 levels, sigma none" in str(plan(FIELD, n_steps_each=0))
@@ -106,8 +112,15 @@ def test_plan_describes_itself():
 # --- watching ---
 def test_callback_sees_every_update():
     seen = []
-    x = sample(FIELD, n=3, first=10, batch_size=2, sigmas=FIELD.sigmas[:2], callback=lambda now: seen.append(
-        {**now, "x": now["x"].clone()}), **QUICK)
+    x = sample(
+        FIELD,
+        n=3,
+        first=10,
+        batch_size=2,
+        sigmas=FIELD.sigmas[:2],
+        callback=lambda now: seen.append({**now, "x": now["x"].clone()}),
+        **QUICK,
+    )
     assert [(now["step"], now["level"]) for now in seen[:7]] == [(0, 0), (1, 0), (2, 0), (3, 1), (4, 1), (5, 1), (6, 1)]
     assert [now["kind"] for now in seen[:7]] == ["step"] * 6 + ["denoise"]
     assert [now["first"] for now in seen] == [10] * 7 + [12] * 7
@@ -131,8 +144,17 @@ def test_snapshots():
 
 def test_info():
     model = Gaussian(0.5, variance=0.0625, sigmas=[1.0, 0.25], shape=(1, 4, 4))
-    x, info = sample(model, n=200, batch_size=70, eps=0.05, denoise=False, n_steps_each=50, return_info=True,
-                     snapshot="levels", progress=False)
+    x, info = sample(
+        model,
+        n=200,
+        batch_size=70,
+        eps=0.05,
+        denoise=False,
+        n_steps_each=50,
+        return_info=True,
+        snapshot="levels",
+        progress=False,
+    )
     assert info["seconds"] > 0 and info["images_per_second"] == pytest.approx(200 / info["seconds"])
     assert info["backend"] in ("native on cpu", "reference on cpu") and info["precision"] == "fp32"
     assert info["settings"]["eps"] == 0.05 and info["settings"]["sigmas"] == [[1.0, 0.25]]
@@ -225,33 +247,36 @@ def test_a_diverging_score_is_diagnosed():
         sample(model, eps=0.5, progress=False)
 
 
-@pytest.mark.parametrize("arguments, message", [
-    ({"scheme": "LRS"}, "scheme must be one of langevin, annealed, HRS, got 'LRS'"),
-    ({"scheme": 3}, "scheme must be one of"),
-    ({"eta": 1.0}, "scheme 'annealed' has the options sigma_ref, inpaint_order, got 'eta'"),
-    ({"sigma_ref": -1.0}, "sigma_ref must be positive, got -1"),
-    ({"scheme": "langevin", "level": 10}, "level must be an index into the 10 sigmas, got 10"),
-    ({"n": 0}, "n must be an integer of at least 1, got 0"),
-    ({"n": 2.5}, "n must be an integer"),
-    ({"batch_size": 0}, "batch_size must be an integer of at least 1"),
-    ({"n_steps_each": -1}, "n_steps_each must be an integer of at least 0"),
-    ({"seed": 2**64}, r"seed must be below 2\^64"),
-    ({"first": 2**32 - 1}, r"first \+ n must be at most 2\^32, got 4294967295 \+ 16"),
-    ({"first": -1}, "first must be an integer of at least 0"),
-    ({"eps": 1e-5, "step_lr": 1e-5}, "sample: arguments eps and step_lr are two conventions"),
-    ({"eps": -1.0}, "sample: argument eps must be a positive number"),
-    ({"eps": 4e-4}, r"annealed: argument eps must be below 4 sigma\^2 = 0.0004"),
-    ({"scheme": "langevin", "eps": 1.5, "level": 1}, r"langevin: .*below 4 sigma\^2 = 1.43"),
-    ({"sigmas": [0.1, 0.2]}, "argument sigmas: must be strictly decreasing"),
-    ({"init": "zeros"}, "init must be 'uniform', 'normal' or a tensor, got 'zeros'"),
-    ({"init": torch.zeros(2, 2, 4, 3)}, r"init must have shape \(16, 2, 4, 3\), got \(2, 2, 4, 3\)"),
-    ({"init": torch.full((16, 2, 4, 3), torch.nan)}, "init must be finite"),
-    ({"snapshot": "all", "return_info": True}, "snapshot must be 'levels' or a positive integer, got 'all'"),
-    ({"snapshot": "levels"}, "snapshot needs return_info=True"),
-    ({"upsample": "cubic"}, "upsample must be one of bicubic, bilinear, nearest or a callable"),
-    ({"precision": "fp8"}, "precision must be one of auto, fp32, got 'fp8'"),
-    ({"dtype": torch.float16}, "dtype must be torch.float32 or torch.float64"),
-])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"scheme": "LRS"}, "scheme must be one of langevin, annealed, HRS, got 'LRS'"),
+        ({"scheme": 3}, "scheme must be one of"),
+        ({"eta": 1.0}, "scheme 'annealed' has the options sigma_ref, inpaint_order, got 'eta'"),
+        ({"sigma_ref": -1.0}, "sigma_ref must be positive, got -1"),
+        ({"scheme": "langevin", "level": 10}, "level must be an index into the 10 sigmas, got 10"),
+        ({"n": 0}, "n must be an integer of at least 1, got 0"),
+        ({"n": 2.5}, "n must be an integer"),
+        ({"batch_size": 0}, "batch_size must be an integer of at least 1"),
+        ({"n_steps_each": -1}, "n_steps_each must be an integer of at least 0"),
+        ({"seed": 2**64}, r"seed must be below 2\^64"),
+        ({"first": 2**32 - 1}, r"first \+ n must be at most 2\^32, got 4294967295 \+ 16"),
+        ({"first": -1}, "first must be an integer of at least 0"),
+        ({"eps": 1e-5, "step_lr": 1e-5}, "sample: arguments eps and step_lr are two conventions"),
+        ({"eps": -1.0}, "sample: argument eps must be a positive number"),
+        ({"eps": 4e-4}, r"annealed: argument eps must be below 4 sigma\^2 = 0.0004"),
+        ({"scheme": "langevin", "eps": 1.5, "level": 1}, r"langevin: .*below 4 sigma\^2 = 1.43"),
+        ({"sigmas": [0.1, 0.2]}, "argument sigmas: must be strictly decreasing"),
+        ({"init": "zeros"}, "init must be 'uniform', 'normal' or a tensor, got 'zeros'"),
+        ({"init": torch.zeros(2, 2, 4, 3)}, r"init must have shape \(16, 2, 4, 3\), got \(2, 2, 4, 3\)"),
+        ({"init": torch.full((16, 2, 4, 3), torch.nan)}, "init must be finite"),
+        ({"snapshot": "all", "return_info": True}, "snapshot must be 'levels' or a positive integer, got 'all'"),
+        ({"snapshot": "levels"}, "snapshot needs return_info=True"),
+        ({"upsample": "cubic"}, "upsample must be one of bicubic, bilinear, nearest or a callable"),
+        ({"precision": "fp8"}, "precision must be one of auto, fp32, got 'fp8'"),
+        ({"dtype": torch.float16}, "dtype must be torch.float32 or torch.float64"),
+    ],
+)
 def test_errors(arguments, message):
     with pytest.raises(ValueError, match=message):
         sample(FIELD, progress=False, **arguments)

@@ -17,10 +17,32 @@ from langevin_ext.scores import Gaussian, GaussianField, GaussianMixture
 LADDER = geometric(1, 0.01, 10)
 # Gaussian data N(.5, .0625), U(0, 1) at the start, ten levels, T = 100: the variance after each level, then denoised.
 G1 = {
-    "eps": [1.114969133124, .4406498469732, .1983381048499, .1113015655142, .0804663538605, .0708074493421,
-            .0678632327630, .0668749066876, .0665284881516, .0664051086641, .0661931212218],
-    "step_lr": [1.172889610390, .4611659787836, .2055037212276, .1137640910903, .0808910002386, .0694445078086,
-                .0660714306494, .0650178032538, .0646583280845, .0645315189062, .0643255125926],
+    "eps": [
+        1.114969133124,
+        0.4406498469732,
+        0.1983381048499,
+        0.1113015655142,
+        0.0804663538605,
+        0.0708074493421,
+        0.0678632327630,
+        0.0668749066876,
+        0.0665284881516,
+        0.0664051086641,
+        0.0661931212218,
+    ],
+    "step_lr": [
+        1.172889610390,
+        0.4611659787836,
+        0.2055037212276,
+        0.1137640910903,
+        0.0808910002386,
+        0.0694445078086,
+        0.0660714306494,
+        0.0650178032538,
+        0.0646583280845,
+        0.0645315189062,
+        0.0643255125926,
+    ],
 }
 PRINTED = {"rtol": 2e-11}
 
@@ -30,8 +52,9 @@ def denoised(variance, data_variance, sigma):
 
 
 # --- Langevin dynamics at one level: a point mass seen at sigma = s is the target N(m, s^2) ---
-@pytest.mark.parametrize("s2, eps, expected", [
-    (1.0, 0.1, 1.0256410256), (0.25, 0.1, 0.2777777778), (2.0, 0.5, 2.1333333333)])
+@pytest.mark.parametrize(
+    "s2, eps, expected", [(1.0, 0.1, 1.0256410256), (0.25, 0.1, 0.2777777778), (2.0, 0.5, 2.1333333333)]
+)
 @pytest.mark.parametrize("convention", ["eps", "step_lr"])
 def test_stationary_variance_of_langevin_dynamics(s2, eps, expected, convention):
     target = Gaussian(0.0, variance=0.0, sigmas=torch.tensor([s2]).double().sqrt(), shape=(1, 1, 1))
@@ -101,17 +124,23 @@ def test_ncsnv2_preset():
 def test_golden_run_with_philox_noise():
     # seed 42, k = 0 .. 3 over both levels, D = 6, N(.5, .0625), sigma (1, .1), eps 1e-3, T = 2, x0 = .5.
     model = Gaussian(0.5, variance=0.0625, sigmas=[1.0, 0.1], shape=(6, 1, 1))
-    settings = {"n": 8, "seed": 42, "eps": 1e-3, "n_steps_each": 2, "init": torch.full((8, 6, 1, 1), 0.5),
-                "progress": False}
+    settings = {
+        "n": 8,
+        "seed": 42,
+        "eps": 1e-3,
+        "n_steps_each": 2,
+        "init": torch.full((8, 6, 1, 1), 0.5),
+        "progress": False,
+    }
     x = sample(model, denoise=False, **settings).flatten(1)
     golden = {
-        0: [-.2689949696, .5558704804, -.4297065457, 1.3314294408, -.0044840131, .8445124398],
-        1: [1.1962671266, .5832924098, .3671759135, -.2666572694, 1.2075937817, .5447903118],
-        7: [.7532350959, .1909483395, .2222369631, .8111165501, 1.1092675645, .2475274619],
+        0: [-0.2689949696, 0.5558704804, -0.4297065457, 1.3314294408, -0.0044840131, 0.8445124398],
+        1: [1.1962671266, 0.5832924098, 0.3671759135, -0.2666572694, 1.2075937817, 0.5447903118],
+        7: [0.7532350959, 0.1909483395, 0.2222369631, 0.8111165501, 1.1092675645, 0.2475274619],
     }
     for index, values in golden.items():
         np.testing.assert_allclose(x[index], values, rtol=0, atol=1e-6)
-    clean = [-.1629266979, .5481642072, -.30147116, 1.2167495179, .0650999887, .7969934826]
+    clean = [-0.1629266979, 0.5481642072, -0.30147116, 1.2167495179, 0.0650999887, 0.7969934826]
     np.testing.assert_allclose(sample(model, **settings)[0].flatten(), clean, rtol=0, atol=1e-6)
 
 
@@ -127,12 +156,34 @@ def test_annealed_follows_the_algorithm_step_by_step():
     start = torch.rand(5, 3, 1, 1, dtype=torch.float64, generator=torch.manual_seed(0))
     levels = [(s, a, 7) for s, a in zip(sigmas.tolist(), step_sizes(sigmas, eps).tolist(), strict=True)]
     for denoise in (None, 3):
-        x = sample(model, n=5, seed=9, first=4, eps=eps, n_steps_each=7, init=start, denoise=denoise is not None,
-                   dtype=torch.float64, progress=False)
+        x = sample(
+            model,
+            n=5,
+            seed=9,
+            first=4,
+            eps=eps,
+            n_steps_each=7,
+            init=start,
+            denoise=denoise is not None,
+            dtype=torch.float64,
+            progress=False,
+        )
         expected = follow(score, levels, start.flatten(1), seed=9, first=4, denoise=denoise)
         torch.testing.assert_close(x.flatten(1), expected, rtol=0, atol=1e-12)
-    one = sample(model, "langevin", 5, level=1, seed=9, first=4, eps=eps, n_steps_each=7, init=start, denoise=False,
-                 dtype=torch.float64, progress=False)
+    one = sample(
+        model,
+        "langevin",
+        5,
+        level=1,
+        seed=9,
+        first=4,
+        eps=eps,
+        n_steps_each=7,
+        init=start,
+        denoise=False,
+        dtype=torch.float64,
+        progress=False,
+    )
     expected = follow(lambda x, i: score(x, 1), [(sigmas[1].item(), eps, 7)], start.flatten(1), seed=9, first=4)
     torch.testing.assert_close(one.flatten(1), expected, rtol=0, atol=1e-12)
 
@@ -158,11 +209,14 @@ def fraction(scheme, form, sigmas, eps, n, steps=100):
     return (x.sum((1, 2, 3)) > 0).double().mean().item()
 
 
-@pytest.mark.parametrize("scheme, form, sigmas, eps, steps, expected", [
-    ("langevin", "replaced", [1.0], 0.1, 1000, 0.5090),
-    ("annealed", "replaced", geometric(20, 1, 10), 0.1, 100, 0.7823),
-    ("annealed", "convolved", geometric(10, 0.1, 10), 0.005, 100, 0.7842),
-])
+@pytest.mark.parametrize(
+    "scheme, form, sigmas, eps, steps, expected",
+    [
+        ("langevin", "replaced", [1.0], 0.1, 1000, 0.5090),
+        ("annealed", "replaced", geometric(20, 1, 10), 0.1, 100, 0.7823),
+        ("annealed", "convolved", geometric(10, 0.1, 10), 0.005, 100, 0.7842),
+    ],
+)
 def test_mode_fractions(scheme, form, sigmas, eps, steps, expected):
     n = 2000
     p = fraction(scheme, form, sigmas, eps, n, steps)

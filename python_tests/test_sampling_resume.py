@@ -93,11 +93,21 @@ def test_the_file_says_what_it_is(tmp_path):
 
 
 OTHER = {
-    "seed": {"seed": 4}, "n": {"n": 6}, "eps": {"eps": 1e-5}, "first": {"first": 1}, "batch_size": {"batch_size": 3},
-    "scheme": {"scheme": "langevin"}, "sigmas": {"sigmas": FIELD.sigmas[:3]}, "n_steps_each": {"n_steps_each": 5},
-    "denoise": {"denoise": False}, "init": {"init": torch.zeros(5, 1, 3, 4)}, "dtype": {"dtype": torch.float64},
-    "known": {"known": torch.zeros(1, 3, 4), "mask": torch.zeros(1, 3, 4)}, "options": {"sigma_ref": 0.02},
-    "snapshot": {"snapshot": 3, "return_info": True}, "shape": {"model": GaussianField((1, 4, 3))},
+    "seed": {"seed": 4},
+    "n": {"n": 6},
+    "eps": {"eps": 1e-5},
+    "first": {"first": 1},
+    "batch_size": {"batch_size": 3},
+    "scheme": {"scheme": "langevin"},
+    "sigmas": {"sigmas": FIELD.sigmas[:3]},
+    "n_steps_each": {"n_steps_each": 5},
+    "denoise": {"denoise": False},
+    "init": {"init": torch.zeros(5, 1, 3, 4)},
+    "dtype": {"dtype": torch.float64},
+    "known": {"known": torch.zeros(1, 3, 4), "mask": torch.zeros(1, 3, 4)},
+    "options": {"sigma_ref": 0.02},
+    "snapshot": {"snapshot": 3, "return_info": True},
+    "shape": {"model": GaussianField((1, 4, 3))},
     "model": {"model": GaussianField((1, 3, 4), mean=0.4)},
 }
 
@@ -127,8 +137,14 @@ def test_networks_are_recognised_by_their_parameters(tmp_path):
 
 def test_fingerprints_differ_where_models_do():
     means, weights = [[0.0], [1.0]], [0.5, 0.5]
-    models = [GaussianMixture(means, weights), GaussianMixture(means, weights, form="replaced"),
-              GaussianMixture(means, weights, 0.5), GaussianMixture(means, [0.4, 0.6]), FIELD, GaussianField((1, 4, 3))]
+    models = [
+        GaussianMixture(means, weights),
+        GaussianMixture(means, weights, form="replaced"),
+        GaussianMixture(means, weights, 0.5),
+        GaussianMixture(means, [0.4, 0.6]),
+        FIELD,
+        GaussianField((1, 4, 3)),
+    ]
     assert len({record.fingerprint(model) for model in models}) == len(models)
     used = GaussianField((1, 3, 4))
     used(torch.zeros(1, 1, 3, 4), torch.tensor([0]))

@@ -12,7 +12,7 @@ from langevin_ext.schedules import check_eps, check_sigmas, geometric_sigmas, re
 
 def test_geometric_sigmas_are_the_exact_sequence():
     # Block et al.'s printed list is this one, rounded (NCSN's ten levels).
-    expected = [1, .59948425, .35938137, .21544347, .12915497, .07742637, .04641589, .02782559, .01668101, .01]
+    expected = [1, 0.59948425, 0.35938137, 0.21544347, 0.12915497, 0.07742637, 0.04641589, 0.02782559, 0.01668101, 0.01]
     sigmas = geometric_sigmas(1, 0.01, 10)
     assert sigmas.dtype == torch.float32 and sigmas.shape == (10,)
     np.testing.assert_allclose(sigmas, expected, atol=5e-9 + 3e-8)  # the digits printed, and float32
@@ -21,7 +21,7 @@ def test_geometric_sigmas_are_the_exact_sequence():
     assert (geometric_sigmas(50, 0.01, 232).diff() < 0).all()
 
 
-@pytest.mark.parametrize("first, last, n", [(1, 2, 3), (1, 0, 3), (1, 1, 2), (1, .5, 1), (float("inf"), 1, 2)])
+@pytest.mark.parametrize("first, last, n", [(1, 2, 3), (1, 0, 3), (1, 1, 2), (1, 0.5, 1), (float("inf"), 1, 2)])
 def test_geometric_sigmas_refuses_ends(first, last, n):
     with pytest.raises(ValueError, match="geometric_sigmas: arguments first, last must be finite with first"):
         geometric_sigmas(first, last, n)
@@ -35,7 +35,18 @@ def test_geometric_sigmas_refuses_counts(n):
 
 def test_step_sizes_of_ncsn():
     # Algorithm 1 with eps = 2e-5: all levels have step / (2 sigma^2) = 0.1.
-    expected = [.2, .0718763, .0258310, .00928318, .00333620, .00119897, .000430887, .000154853, .0000556512, .00002]
+    expected = [
+        0.2,
+        0.0718763,
+        0.0258310,
+        0.00928318,
+        0.00333620,
+        0.00119897,
+        0.000430887,
+        0.000154853,
+        0.0000556512,
+        0.00002,
+    ]
     sigmas = geometric_sigmas(1, 0.01, 10)
     np.testing.assert_allclose(step_sizes(sigmas, 2e-5), expected, rtol=2e-6)
     np.testing.assert_allclose(step_sizes(sigmas, 2e-5) / (2 * sigmas.double() ** 2), 0.1, rtol=1e-6)
@@ -69,11 +80,17 @@ def test_check_eps_names_the_limit():
         check_eps(0.1, 0.1)
 
 
-@pytest.mark.parametrize("sigmas, message", [
-    ([[1.0]], "one-dimensional"), ([], "at least one level"), ([1, float("nan")], "finite and positive"),
-    ([1, 0], "finite and positive"), ([1, 1], "strictly decreasing, got 1 then 1 at index 1"),
-    ([1, 2], "strictly decreasing"),
-])
+@pytest.mark.parametrize(
+    "sigmas, message",
+    [
+        ([[1.0]], "one-dimensional"),
+        ([], "at least one level"),
+        ([1, float("nan")], "finite and positive"),
+        ([1, 0], "finite and positive"),
+        ([1, 1], "strictly decreasing, got 1 then 1 at index 1"),
+        ([1, 2], "strictly decreasing"),
+    ],
+)
 def test_check_sigmas_refuses(sigmas, message):
     with pytest.raises(ValueError, match=f"^sigmas: must be .*{message}"):
         check_sigmas(sigmas)

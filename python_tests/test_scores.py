@@ -20,8 +20,10 @@ def log_gaussian(x, mean, cov):
 
 
 def log_mixture(x, variance):
-    parts = [w.log() + log_gaussian(x, m, variance * torch.eye(2, dtype=x.dtype))
-             for w, m in zip(WEIGHTS, MEANS, strict=True)]
+    parts = [
+        w.log() + log_gaussian(x, m, variance * torch.eye(2, dtype=x.dtype))
+        for w, m in zip(WEIGHTS, MEANS, strict=True)
+    ]
     return torch.logsumexp(torch.stack(parts), 0)
 
 
@@ -31,15 +33,26 @@ def field_covariance(height, width, correlation=0.9):
 
 
 CASES = {
-    "diagonal": (Gaussian([0.5, -1.0], variance=0.3, sigmas=SIGMAS), lambda x, s: log_gaussian(
-        x, torch.tensor([0.5, -1.0]).double(), (0.3 + s**2) * torch.eye(2).double())),
-    "pixels": (Gaussian(0.5, variance=torch.tensor([[[0.3, 0.1]]]).double(), sigmas=SIGMAS, shape=(1, 1, 2)),
-               lambda x, s: log_gaussian(x, torch.tensor([0.5, 0.5]).double(),
-                                         torch.diag(torch.tensor([0.3, 0.1]).double() + s**2))),
-    "cov": (Gaussian([0.5, -1.0, 0.0], cov=COV, sigmas=SIGMAS), lambda x, s: log_gaussian(
-        x, torch.tensor([0.5, -1.0, 0.0]).double(), COV + s**2 * torch.eye(3).double())),
-    "field": (GaussianField((1, 3, 4), sigmas=SIGMAS), lambda x, s: log_gaussian(
-        x, torch.full((12,), 0.5).double(), field_covariance(3, 4) + s**2 * torch.eye(12).double())),
+    "diagonal": (
+        Gaussian([0.5, -1.0], variance=0.3, sigmas=SIGMAS),
+        lambda x, s: log_gaussian(x, torch.tensor([0.5, -1.0]).double(), (0.3 + s**2) * torch.eye(2).double()),
+    ),
+    "pixels": (
+        Gaussian(0.5, variance=torch.tensor([[[0.3, 0.1]]]).double(), sigmas=SIGMAS, shape=(1, 1, 2)),
+        lambda x, s: log_gaussian(
+            x, torch.tensor([0.5, 0.5]).double(), torch.diag(torch.tensor([0.3, 0.1]).double() + s**2)
+        ),
+    ),
+    "cov": (
+        Gaussian([0.5, -1.0, 0.0], cov=COV, sigmas=SIGMAS),
+        lambda x, s: log_gaussian(x, torch.tensor([0.5, -1.0, 0.0]).double(), COV + s**2 * torch.eye(3).double()),
+    ),
+    "field": (
+        GaussianField((1, 3, 4), sigmas=SIGMAS),
+        lambda x, s: log_gaussian(
+            x, torch.full((12,), 0.5).double(), field_covariance(3, 4) + s**2 * torch.eye(12).double()
+        ),
+    ),
     "mixture": (GaussianMixture(MEANS, WEIGHTS, 0.4, SIGMAS), lambda x, s: log_mixture(x, 0.4 + s**2)),
     "replaced": (GaussianMixture(MEANS, WEIGHTS, 0.4, SIGMAS, form="replaced"), lambda x, s: log_mixture(x, s**2)),
 }
@@ -123,21 +136,27 @@ def test_score_function_broadcasts_sigma():
     assert len(Gaussian(variance=1.0).sigmas) == 10
 
 
-@pytest.mark.parametrize("make, message", [
-    (lambda: Gaussian(0.0), "give one of the arguments variance and cov"),
-    (lambda: Gaussian(0.0, variance=-1.0), "variance must be at least 0, got -1"),
-    (lambda: Gaussian([0.0, 0.0], cov=[[1.0, 0.5], [0.0, 1.0]]), "must be a symmetric 2 x 2 matrix"),
-    (lambda: Gaussian([0.0, 0.0], cov=[[1.0, 2.0], [2.0, 1.0]]), "positive semi-definite, got the eigenvalue -1"),
-    (lambda: Gaussian(0.0, variance=1.0, shape=(3, 3)), r"shape must be \(C, H, W\), got \(3, 3\)"),
-    (lambda: Gaussian(0.0, variance=1.0, sigmas=[1, 2]), "argument sigmas: must be strictly decreasing"),
-    (lambda: GaussianField(correlation=1.0), r"correlation must be in \[0, 1\), got 1.0"),
-    (lambda: GaussianField(variance=0.0), "variance must be positive"),
-    (lambda: GaussianField((1, 6, 4)).pooled(4), "factor must divide 6 and 4, got 4"),
-    (lambda: GaussianMixture([[0.0]], [1.0, 2.0]), "with K positive weights"),
-    (lambda: GaussianMixture([[0.0]], [1.0], form="both"), "form must be 'convolved' or 'replaced', got 'both'"),
-    (lambda: GaussianMixture([[0.0]], [1.0], -1.0), "variance must be at least 0"),
-    (lambda: Gaussian(0.0, variance=1.0).at_sigma(torch.zeros(1, 2, 1, 1), 1.0), r"x must have shape \(B, 1, 1, 1\)"),
-])
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: Gaussian(0.0), "give one of the arguments variance and cov"),
+        (lambda: Gaussian(0.0, variance=-1.0), "variance must be at least 0, got -1"),
+        (lambda: Gaussian([0.0, 0.0], cov=[[1.0, 0.5], [0.0, 1.0]]), "must be a symmetric 2 x 2 matrix"),
+        (lambda: Gaussian([0.0, 0.0], cov=[[1.0, 2.0], [2.0, 1.0]]), "positive semi-definite, got the eigenvalue -1"),
+        (lambda: Gaussian(0.0, variance=1.0, shape=(3, 3)), r"shape must be \(C, H, W\), got \(3, 3\)"),
+        (lambda: Gaussian(0.0, variance=1.0, sigmas=[1, 2]), "argument sigmas: must be strictly decreasing"),
+        (lambda: GaussianField(correlation=1.0), r"correlation must be in \[0, 1\), got 1.0"),
+        (lambda: GaussianField(variance=0.0), "variance must be positive"),
+        (lambda: GaussianField((1, 6, 4)).pooled(4), "factor must divide 6 and 4, got 4"),
+        (lambda: GaussianMixture([[0.0]], [1.0, 2.0]), "with K positive weights"),
+        (lambda: GaussianMixture([[0.0]], [1.0], form="both"), "form must be 'convolved' or 'replaced', got 'both'"),
+        (lambda: GaussianMixture([[0.0]], [1.0], -1.0), "variance must be at least 0"),
+        (
+            lambda: Gaussian(0.0, variance=1.0).at_sigma(torch.zeros(1, 2, 1, 1), 1.0),
+            r"x must have shape \(B, 1, 1, 1\)",
+        ),
+    ],
+)
 def test_errors(make, message):
     with pytest.raises(ValueError, match=message):
         make()

@@ -48,8 +48,9 @@ def test_three_steps_by_hand():
     average, first, second = weights.clone(), torch.zeros(3), torch.zeros(3)
     for t in range(3):
         mean = trainer.update()
-        x = (IMAGES[data.indices_for(t, 16, 40, 4)]
-             + noise.uniform((16, 1, 4, 4), 4, step=t, stream=noise.DEQUANTISE)) / 256
+        x = (
+            IMAGES[data.indices_for(t, 16, 40, 4)] + noise.uniform((16, 1, 4, 4), 4, step=t, stream=noise.DEQUANTISE)
+        ) / 256
         level = (noise.words((16,), 4, step=t, stream=noise.LABELS).double() * 3 / 2**32).long()
         reference.zero_grad()
         loss = losses.dsm(reference, x, level, seed=4, step=t)
@@ -158,24 +159,28 @@ def test_tensorboard_scalars(tmp_path):
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
     record = read_log(tmp_path / "run")
     assert [(e.step, pytest.approx(e.value, rel=1e-6)) for e in events.Scalars("loss")] == list(
-        zip(record["step"].tolist(), record["loss"].tolist(), strict=True))
+        zip(record["step"].tolist(), record["loss"].tolist(), strict=True)
+    )
     assert [e.value for e in events.Scalars("loss_level/2")] == pytest.approx(record["levels"][:, 2].tolist(), rel=1e-6)
 
 
-@pytest.mark.parametrize("options, message", [
-    ({"batch_size": 0}, "train: batch_size must be a positive integer, got 0"),
-    ({"lr": 0.0}, "train: lr must be positive and finite, got 0.0"),
-    ({"seed": -1}, r"train: seed must be in \[0, 2\^64\), got -1"),
-    ({"grad_clip": 0.0}, "train: grad_clip must be positive or None, got 0.0"),
-    ({"precision": "fp8"}, "train: precision must be 'fp32' or 'bf16', got 'fp8'"),
-    ({"ema": 1.0}, r"EMA: decay must be in \[0, 1\), got 1.0"),
-    ({"steps": 0}, r"train: steps must be an integer in \[1, 2\^32\), got 0"),
-    ({"save_every": 0}, r"train: save_every must be an integer"),
-    ({"log_every": 0.5}, r"train: log_every must be an integer"),
-    ({"resume": "maybe"}, "train: resume must be 'auto', True or False, got 'maybe'"),
-    ({"model": LinearScore((1, 5, 5))}, r"train: data must have the model's shape \(1, 5, 5\), got \(1, 4, 4\)"),
-    ({"model": torch.nn.Linear(1, 1)}, r"train: model must have config\(\).*, got Linear"),
-])
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"batch_size": 0}, "train: batch_size must be a positive integer, got 0"),
+        ({"lr": 0.0}, "train: lr must be positive and finite, got 0.0"),
+        ({"seed": -1}, r"train: seed must be in \[0, 2\^64\), got -1"),
+        ({"grad_clip": 0.0}, "train: grad_clip must be positive or None, got 0.0"),
+        ({"precision": "fp8"}, "train: precision must be 'fp32' or 'bf16', got 'fp8'"),
+        ({"ema": 1.0}, r"EMA: decay must be in \[0, 1\), got 1.0"),
+        ({"steps": 0}, r"train: steps must be an integer in \[1, 2\^32\), got 0"),
+        ({"save_every": 0}, r"train: save_every must be an integer"),
+        ({"log_every": 0.5}, r"train: log_every must be an integer"),
+        ({"resume": "maybe"}, "train: resume must be 'auto', True or False, got 'maybe'"),
+        ({"model": LinearScore((1, 5, 5))}, r"train: data must have the model's shape \(1, 5, 5\), got \(1, 4, 4\)"),
+        ({"model": torch.nn.Linear(1, 1)}, r"train: model must have config\(\).*, got Linear"),
+    ],
+)
 def test_wrong_arguments(tmp_path, options, message):
     with pytest.raises((TypeError, ValueError), match=message):
         small(tmp_path / "run", **{"steps": 3, **options})

@@ -144,9 +144,12 @@ class Breaks(LinearScore):
 
 def test_stops_on_a_loss_that_is_not_finite(tmp_path):
     model = Breaks()
-    with pytest.raises(FloatingPointError, match=r"train: loss is not finite at step 8, level 1, sample [\d, ]+ of the"
-                                                 r" data; the last good checkpoint is .*checkpoint.safetensors, after"
-                                                 r" 7 steps$"):
+    with pytest.raises(
+        FloatingPointError,
+        match=r"train: loss is not finite at step 8, level 1, sample [\d, ]+ of the"
+        r" data; the last good checkpoint is .*checkpoint.safetensors, after"
+        r" 7 steps$",
+    ):
         small(tmp_path / "run", 24, model)
     trainer = Trainer(LinearScore(), digits(), Settings(batch_size=16, flip=True))
     trainer.step = 8

@@ -20,9 +20,14 @@ OFFICIAL = (".pth", ".pt")
 def sampling_options(function):
     """The options of `sample` and `inpaint` that mean the same."""
     options = [
-        click.option("--model", "model_path", required=True, metavar="FILE|NAME",
-                     help="Checkpoint of `train`, an official NCSN or NCSNv2 .pth, or a shipped one: "
-                          + (", ".join(shipped()) or "none")),
+        click.option(
+            "--model",
+            "model_path",
+            required=True,
+            metavar="FILE|NAME",
+            help="Checkpoint of `train`, an official NCSN or NCSNv2 .pth, or a shipped one: "
+            + (", ".join(shipped()) or "none"),
+        ),
         click.option("--shape", metavar="CxHxW", help="Image shape of an official checkpoint; default: Cx32x32."),
         click.option("-n", "n", default=64, show_default=True, help="Number of samples."),
         click.option("--seed", default=0, show_default=True),
@@ -35,7 +40,7 @@ def sampling_options(function):
         click.option("--device", help="cpu, cuda, cuda:1; default: cuda where it runs."),
         click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write; must be new."),
         click.option("--dry-run", is_flag=True, help="Print the plan and stop."),
-    ]  # fmt: skip
+    ]
     for option in reversed(options):
         function = option(function)
     return function
@@ -78,11 +83,19 @@ def write_json(path, value):
 def write_samples(folder, x, run, model_facts, *, extra=None):
     """samples.npz (float32 images, N C H W), grid.png, trajectory.png and settings.json of a finished run."""
     settings = {
-        "command": sys.argv[1:], "version": __version__, "backend": run["backend"], "precision": run["precision"],
-        "core": _native.backend_info(), "model": model_facts, **run["settings"], "evaluations": run["evaluations"],
-        "seconds": run["seconds"], "images_per_second": run["images_per_second"],
-        "diagnostics": run["diagnostics"], **(extra or {}),
-    }  # fmt: skip
+        "command": sys.argv[1:],
+        "version": __version__,
+        "backend": run["backend"],
+        "precision": run["precision"],
+        "core": _native.backend_info(),
+        "model": model_facts,
+        **run["settings"],
+        "evaluations": run["evaluations"],
+        "seconds": run["seconds"],
+        "images_per_second": run["images_per_second"],
+        "diagnostics": run["diagnostics"],
+        **(extra or {}),
+    }
     with atomic_path(folder / "samples.npz") as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, images=x.cpu().numpy(), seed=run["settings"]["seed"], first=run["settings"]["first"])
     if x.shape[1] in (1, 3):
@@ -100,5 +113,7 @@ def is_small(x):
 
 
 def report(folder, run, n):
-    click.echo(f"{n} samples in {run['seconds']:.1f} s ({run['images_per_second']:.3g} images/s, {run['backend']}); "
-               f"written: {folder}/samples.npz, grid.png, trajectory.png, settings.json")
+    click.echo(
+        f"{n} samples in {run['seconds']:.1f} s ({run['images_per_second']:.3g} images/s, {run['backend']}); "
+        f"written: {folder}/samples.npz, grid.png, trajectory.png, settings.json"
+    )

@@ -31,8 +31,18 @@ def demo(out, steps, n, steps_each):
     train_set, test_set = open_dataset("digits"), open_dataset("digits", split="test")
     untrained = network(tuple(train_set.shape))
     click.echo(f"1/3 training: {train_set}, {sum(p.numel() for p in untrained.parameters()):,} parameters")
-    model = training.train(network(tuple(train_set.shape)), train_set, out=folder / RUN, steps=steps, batch_size=64,
-                           ema=0.995, ema_warmup=True, seed=SEED, save_every=250, log_every=25)  # fmt: skip
+    model = training.train(
+        network(tuple(train_set.shape)),
+        train_set,
+        out=folder / RUN,
+        steps=steps,
+        batch_size=64,
+        ema=0.995,
+        ema_warmup=True,
+        seed=SEED,
+        save_every=250,
+        log_every=25,
+    )
     plots.loss_curve(folder / RUN / "log.jsonl", folder / "loss.png")
 
     click.echo(f"2/3 sampling: {n} digits from the trained network, then from an untrained one")
@@ -52,8 +62,10 @@ def demo(out, steps, n, steps_each):
     for name, distance in compared.items():
         click.echo(f"    {name:18} {distance}")
     write_json(folder / "summary.json", {name: float(distance) for name, distance in compared.items()})
-    click.echo(f"written: {folder}/grid.png (the samples), trajectory.png, loss.png, untrained.png, samples.npz; "
-               f"sample more with: langevin-ext sample --model {folder}/{RUN}/model.safetensors --out more")
+    click.echo(
+        f"written: {folder}/grid.png (the samples), trajectory.png, loss.png, untrained.png, samples.npz; "
+        f"sample more with: langevin-ext sample --model {folder}/{RUN}/model.safetensors --out more"
+    )
 
 
 def network(shape):

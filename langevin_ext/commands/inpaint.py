@@ -17,11 +17,34 @@ REGIONS = ("left", "right", "top", "bottom", "centre")
 @sampling_options
 @click.option("--images", required=True, metavar="DATA", help="The images to complete: any source that `train` takes.")
 @click.option("--split", default="test", show_default=True, help="Which part of the source: train or test.")
-@click.option("--known", "region", default="left", show_default=True, metavar="REGION|FILE",
-              help=f"Known pixels: {', '.join(REGIONS)} (half), or an image file, white where known.")
+@click.option(
+    "--known",
+    "region",
+    default="left",
+    show_default=True,
+    metavar="REGION|FILE",
+    help=f"Known pixels: {', '.join(REGIONS)} (half), or an image file, white where known.",
+)
 @click.option("--variants", default=4, show_default=True, help="Completions of each image.")
-def inpaint(model_path, shape, n, seed, first, batch_size, eps, step_lr, steps_each, denoise, device, out, dry_run,
-            images, split, region, variants):  # fmt: skip
+def inpaint(
+    model_path,
+    shape,
+    n,
+    seed,
+    first,
+    batch_size,
+    eps,
+    step_lr,
+    steps_each,
+    denoise,
+    device,
+    out,
+    dry_run,
+    images,
+    split,
+    region,
+    variants,
+):
     """Complete images from the known part: n samples, `variants` of each image."""
     model, facts = read_model(model_path, shape, device)
     channels, height, width = model.shape
@@ -32,17 +55,27 @@ def inpaint(model_path, shape, n, seed, first, batch_size, eps, step_lr, steps_e
     if len(originals) * variants < n:
         raise ValueError(f"--images must hold at least {n // variants} images, got {len(originals)}")
     mask = known_mask(region, height, width)
-    arguments = {"seed": seed, "first": first, "batch_size": batch_size, "eps": eps, "step_lr": step_lr,
-                 "n_steps_each": steps_each, "denoise": denoise, "mask": mask,
-                 "known": originals.repeat_interleave(variants, 0)}  # fmt: skip
+    arguments = {
+        "seed": seed,
+        "first": first,
+        "batch_size": batch_size,
+        "eps": eps,
+        "step_lr": step_lr,
+        "n_steps_each": steps_each,
+        "denoise": denoise,
+        "mask": mask,
+        "known": originals.repeat_interleave(variants, 0),
+    }
     if dry_run:
         return click.echo(str(sampling.plan(model, "annealed", n, measure=True, **arguments)))
     folder = open_output(out, resumable={PROGRESS})
-    x, run = sampling.sample(model, "annealed", n, snapshot="levels", checkpoint=folder / PROGRESS, return_info=True,
-                             **arguments)  # fmt: skip
+    x, run = sampling.sample(
+        model, "annealed", n, snapshot="levels", checkpoint=folder / PROGRESS, return_info=True, **arguments
+    )
     x = torch.where(mask, arguments["known"], x.cpu())
-    write_samples(folder, x, run, facts, extra={"images": images, "split": split, "known_region": region,
-                                                "variants": variants})  # fmt: skip
+    write_samples(
+        folder, x, run, facts, extra={"images": images, "split": split, "known_region": region, "variants": variants}
+    )
     if channels in (1, 3):
         shown = rows(originals, mask, x, variants)[: 16 * (variants + 2)]
         plots.image_grid(shown, folder / "grid.png", variants + 2, smooth=is_small(x))

@@ -15,13 +15,23 @@ MODELS = {"ncsn": NCSN, "ncsnv2": NCSNv2}
 
 @click.command()
 @click.argument("data")
-@click.option("--out", type=click.Path(path_type=Path), required=True,
-              help="Folder of the run; one that was stopped is continued.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Folder of the run; one that was stopped is continued.",
+)
 @click.option("--size", help="Resize images to SIZE or HxW; default: as they are.")
 @click.option("--model", "kind", type=click.Choice(sorted(MODELS)), default="ncsn", show_default=True)
 @click.option("--ngf", default=128, show_default=True, help="Width of the network.")
-@click.option("--sigmas", nargs=3, type=(float, float, int), default=(1.0, 0.01, 10), show_default=True,
-              help="Noise levels: largest, smallest, how many.")
+@click.option(
+    "--sigmas",
+    nargs=3,
+    type=(float, float, int),
+    default=(1.0, 0.01, 10),
+    show_default=True,
+    help="Noise levels: largest, smallest, how many.",
+)
 @click.option("--steps", default=200_000, show_default=True)
 @click.option("--batch-size", default=128, show_default=True)
 @click.option("--lr", default=1e-3, show_default=True)
@@ -35,8 +45,27 @@ MODELS = {"ncsn": NCSN, "ncsnv2": NCSNv2}
 @click.option("--log-every", default=100, show_default=True)
 @click.option("--device", help="cpu, cuda, cuda:1; default: cuda where it runs.")
 @click.option("--dry-run", is_flag=True, help="Print what would be trained and stop.")
-def train(data, out, size, kind, ngf, sigmas, steps, batch_size, lr, ema, grad_clip, flip, dequantise, precision, seed,
-          save_every, log_every, device, dry_run):  # fmt: skip
+def train(
+    data,
+    out,
+    size,
+    kind,
+    ngf,
+    sigmas,
+    steps,
+    batch_size,
+    lr,
+    ema,
+    grad_clip,
+    flip,
+    dequantise,
+    precision,
+    seed,
+    save_every,
+    log_every,
+    device,
+    dry_run,
+):
     """Train a score network on DATA by denoising score matching.
 
     DATA: digits, glyphs, a folder or zip of images, .npy or .npz, an MNIST idx file or folder, CIFAR-10's binary
@@ -51,9 +80,22 @@ def train(data, out, size, kind, ngf, sigmas, steps, batch_size, lr, ema, grad_c
     click.echo(f"{kind} with {parameters:,} parameters on {images}, {steps} steps of {batch_size} on {device}")
     if dry_run:
         return
-    training.train(model, images, out=out, steps=steps, batch_size=batch_size, lr=lr, ema=ema or None, seed=seed,
-                   flip=flip, dequantise=dequantise, grad_clip=grad_clip, precision=precision, save_every=save_every,
-                   log_every=log_every)  # fmt: skip
+    training.train(
+        model,
+        images,
+        out=out,
+        steps=steps,
+        batch_size=batch_size,
+        lr=lr,
+        ema=ema or None,
+        seed=seed,
+        flip=flip,
+        dequantise=dequantise,
+        grad_clip=grad_clip,
+        precision=precision,
+        save_every=save_every,
+        log_every=log_every,
+    )
     plots.loss_curve(out / "log.jsonl", out / "loss.png")
     click.echo(f"written: {out}/model.safetensors, checkpoint.safetensors, log.jsonl, loss.png")
 

@@ -112,7 +112,9 @@ def frechet_samples(a, b, features=None) -> FrechetDistance:
     features = PixelFeatures() if features is None else features
     rows = [features(samples) for samples in (a, b)]
     if rows[0].shape[1:] != rows[1].shape[1:]:
-        raise ValueError("frechet_samples: a and b must have the same features,"
-                         f" got {tuple(rows[0].shape[1:])} and {tuple(rows[1].shape[1:])}")
+        raise ValueError(
+            "frechet_samples: a and b must have the same features,"
+            f" got {tuple(rows[0].shape[1:])} and {tuple(rows[1].shape[1:])}"
+        )
     value = frechet_distance(*gaussian_statistics(rows[0]), *gaussian_statistics(rows[1]))
     return FrechetDistance(value, (len(a), len(b)), getattr(features, "name", type(features).__name__))

@@ -49,12 +49,15 @@ def read_state(path, ema):
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
-        raise ValueError(f"import_ncsn: {path} must be a file of torch.save with tensors and plain containers alone; "
-                         "it is damaged, of another kind, or holds objects, which are never unpickled") from error
+        raise ValueError(
+            f"import_ncsn: {path} must be a file of torch.save with tensors and plain containers alone; "
+            "it is damaged, of another kind, or holds objects, which are never unpickled"
+        ) from error
     parts = list(content) if isinstance(content, (list, tuple)) else [content]
     if not parts or not is_state(parts[0]):
-        raise ValueError(f"import_ncsn: {path} must hold a state dict or a list starting with one, "
-                         f"got {type(content).__name__}")
+        raise ValueError(
+            f"import_ncsn: {path} must hold a state dict or a list starting with one, got {type(content).__name__}"
+        )
     state = plain(parts[0])
     if ema and len(parts) > 4 and is_state(parts[4]):
         state.update(plain(parts[4]))
@@ -78,8 +81,9 @@ def identify(path, state, sigmas):
         raise ValueError(f"import_ncsn: {path} has no begin_conv.weight; its tensors are {some(state)}")
     for stage, name in LARGER.items():
         if any(key.startswith(f"{stage}.") for key in state):
-            raise ValueError(f"import_ncsn: {path} looks like {name}, a larger network than NCSN and NCSNv2 "
-                             f"(it has {stage})")
+            raise ValueError(
+                f"import_ncsn: {path} looks like {name}, a larger network than NCSN and NCSNv2 (it has {stage})"
+            )
     ngf, channels = first.shape[:2]
     embedding = state.get("normalizer.embed.weight")
     if embedding is not None:
@@ -91,8 +95,10 @@ def identify(path, state, sigmas):
             raise ValueError(f"import_ncsn: sigmas must have the checkpoint's {levels} levels, got {got}")
         return NCSN, channels, ngf, sigmas
     if sigmas is None and "sigmas" not in state and "normalizer.alpha" in state:
-        raise ValueError(f"import_ncsn: {path} looks like the unconditional baseline network (it has normalizer.alpha "
-                         "but no sigmas); give sigmas= if these are weights of NCSNv2")
+        raise ValueError(
+            f"import_ncsn: {path} looks like the unconditional baseline network (it has normalizer.alpha "
+            "but no sigmas); give sigmas= if these are weights of NCSNv2"
+        )
     return NCSNv2, channels, ngf, state.get("sigmas") if sigmas is None else sigmas
 
 
@@ -103,13 +109,17 @@ def check_fit(path, state, model):
     faults = {
         "missing": [name for name in expected if name not in state],
         "unexpected": [name for name in state if name not in expected],
-        "of another shape": [f"{name} {tuple(state[name].shape)}, not {tuple(expected[name].shape)}"
-                             for name in both if state[name].shape != expected[name].shape],
+        "of another shape": [
+            f"{name} {tuple(state[name].shape)}, not {tuple(expected[name].shape)}"
+            for name in both
+            if state[name].shape != expected[name].shape
+        ],
     }
     found = [f"{len(names)} {kind}: {some(names)}" for kind, names in faults.items() if names]
     if found:
-        raise ValueError(f"import_ncsn: {path} does not fit {type(model).__name__} with ngf={model.ngf}; "
-                         + "; ".join(found))
+        raise ValueError(
+            f"import_ncsn: {path} does not fit {type(model).__name__} with ngf={model.ngf}; " + "; ".join(found)
+        )
 
 
 def some(names, count=3):

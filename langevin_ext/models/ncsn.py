@@ -26,8 +26,12 @@ class ScoreNetwork(RefineNet):
 
     def config(self):
         """Everything `langevin_ext.models.build` needs, as plain numbers, strings and lists."""
-        return {"class": type(self).__name__, "shape": list(self.shape), "ngf": self.ngf,
-                "sigmas": self.sigmas.float().tolist()}
+        return {
+            "class": type(self).__name__,
+            "shape": list(self.shape),
+            "ngf": self.ngf,
+            "sigmas": self.sigmas.float().tolist(),
+        }
 
     def check_input(self, x, level):
         """Raises ValueError or TypeError where x is not (B, *shape) or level not int64 (B,) in [0, L)."""

@@ -178,7 +178,8 @@ class RefineNet(nn.Module):
         self.end_conv = conv3x3(ngf, channels)
         self.res1 = nn.ModuleList([ResidualBlock(ngf, ngf, norm), ResidualBlock(ngf, ngf, norm)])
         self.res2 = nn.ModuleList(
-            [ResidualBlock(ngf, wide, norm, pool=True, reshape=True), ResidualBlock(wide, wide, norm)])
+            [ResidualBlock(ngf, wide, norm, pool=True, reshape=True), ResidualBlock(wide, wide, norm)]
+        )
         for name, dilation in (("res3", 2), ("res4", 4)):
             blocks = [ResidualBlock(wide, wide, norm, dilation=dilation, reshape=first) for first in (True, False)]
             self.add_module(name, nn.ModuleList(blocks))

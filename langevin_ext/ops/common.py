@@ -61,8 +61,9 @@ def check_tensor(name, label, tensor, dtypes):
 def check_like(name, label, tensor, x_label, x, shape=None):
     shape = x.shape if shape is None else shape
     if tensor.shape != shape:
-        raise ValueError(f"{name}: {label} must have shape {tuple(shape)} to go with {x_label}, "
-                         f"got {tuple(tensor.shape)}")
+        raise ValueError(
+            f"{name}: {label} must have shape {tuple(shape)} to go with {x_label}, got {tuple(tensor.shape)}"
+        )
     if tensor.device != x.device:
         raise ValueError(f"{name}: {label} must be on {x_label}'s device {x.device}, got {tensor.device}")
 

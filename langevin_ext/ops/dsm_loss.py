@@ -33,8 +33,9 @@ def _dsm_loss(score, sigma, anneal_power, with_grad, seed, step, first, stream):
     score = dense(score)
     sigma = sigma.to(compute_dtype(score)).contiguous()
     if core is None or (score.dtype == torch.float64 and score.is_cuda):
-        loss, grad = reference.dsm_loss_and_grad(score, sigma, seed=unsigned(seed), step=step, first=first,
-                                                 stream=stream, anneal_power=anneal_power)
+        loss, grad = reference.dsm_loss_and_grad(
+            score, sigma, seed=unsigned(seed), step=step, first=first, stream=stream, anneal_power=anneal_power
+        )
         return loss, grad if with_grad else grad.new_empty(0)
     loss = sigma.new_empty(len(score))
     grad = torch.empty_like(score) if with_grad else score.new_empty(0)
@@ -42,8 +43,19 @@ def _dsm_loss(score, sigma, anneal_power, with_grad, seed, step, first, stream):
         return loss.zero_(), grad
     partials = sigma.new_empty(len(score) * -(-score.numel() // (len(score) * CHUNK)))
     weight = None if anneal_power == 2.0 else _power(sigma, anneal_power - 2.0)
-    core.dsm_loss(score, sigma, weight, loss, grad if with_grad else None, partials, seed, step, first, stream,
-                  torch.get_num_threads())
+    core.dsm_loss(
+        score,
+        sigma,
+        weight,
+        loss,
+        grad if with_grad else None,
+        partials,
+        seed,
+        step,
+        first,
+        stream,
+        torch.get_num_threads(),
+    )
     return loss, grad
 
 
@@ -75,7 +87,11 @@ def _backward(ctx, loss_weight, grad_weight):
 _dsm_loss_op = define(
     "dsm_loss(Tensor score, Tensor sigma, float anneal_power, bool with_grad, int seed, int step, int first, "
     "int stream) -> (Tensor, Tensor)",
-    _dsm_loss, _fake, backward=_backward, setup_context=_setup_context)
+    _dsm_loss,
+    _fake,
+    backward=_backward,
+    setup_context=_setup_context,
+)
 
 
 def dsm_loss(score, sigma, *, seed, step, first=0, stream=3, anneal_power=2.0) -> torch.Tensor:

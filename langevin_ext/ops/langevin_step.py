@@ -12,12 +12,23 @@ from .common import STATE, check_batch, check_like, check_tensor, define, dense,
 def _langevin_step(x, score, mask, score_coef, noise_coef, seed, step, first, stream):
     core = _native.core(x.device)
     if core is None or (x.dtype == torch.float64 and x.is_cuda):
-        reference.langevin_step(x, score, score_coef, noise_coef, seed=unsigned(seed), step=step, first=first,
-                                stream=stream, mask=mask)
+        reference.langevin_step(
+            x, score, score_coef, noise_coef, seed=unsigned(seed), step=step, first=first, stream=stream, mask=mask
+        )
         return
     target = dense(x)
-    core.langevin_step(target, dense(score), None if mask is None else mask.contiguous(), score_coef, noise_coef,
-                       seed, step, first, stream, torch.get_num_threads())
+    core.langevin_step(
+        target,
+        dense(score),
+        None if mask is None else mask.contiguous(),
+        score_coef,
+        noise_coef,
+        seed,
+        step,
+        first,
+        stream,
+        torch.get_num_threads(),
+    )
     if target is x:
         written(x)
     else:
@@ -27,7 +38,9 @@ def _langevin_step(x, score, mask, score_coef, noise_coef, seed, step, first, st
 _langevin_step_op = define(
     "langevin_step(Tensor(a!) x, Tensor score, Tensor? mask, float score_coef, float noise_coef, "
     "int seed, int step, int first, int stream) -> ()",
-    _langevin_step, lambda x, score, mask, score_coef, noise_coef, seed, step, first, stream: None)
+    _langevin_step,
+    lambda x, score, mask, score_coef, noise_coef, seed, step, first, stream: None,
+)
 
 
 def langevin_step(x, score, score_coef, noise_coef, *, seed, step, first=0, stream=0, mask=None):
@@ -52,15 +65,20 @@ def langevin_step(x, score, score_coef, noise_coef, *, seed, step, first=0, stre
     name = "langevin_step"
     check_tensor(name, "x", x, STATE)
     check_batch(name, "x", x)
-    check_tensor(name, "score", score,
-                  (torch.float64,) if x.dtype == torch.float64 else (torch.float32, torch.bfloat16, torch.float16))
+    check_tensor(
+        name,
+        "score",
+        score,
+        (torch.float64,) if x.dtype == torch.float64 else (torch.float32, torch.bfloat16, torch.float16),
+    )
     check_like(name, "score", score, "x", x)
     if mask is not None:
         check_tensor(name, "mask", mask, (torch.bool,))
         check_like(name, "mask", mask, "x", x, x.shape if mask.dim() == x.dim() else x.shape[1:])
     if not (math.isfinite(score_coef) and math.isfinite(noise_coef) and noise_coef >= 0):
-        raise ValueError(f"{name}: score_coef and noise_coef must be finite and noise_coef >= 0, "
-                         f"got {score_coef} and {noise_coef}")
+        raise ValueError(
+            f"{name}: score_coef and noise_coef must be finite and noise_coef >= 0, got {score_coef} and {noise_coef}"
+        )
     if x.requires_grad and torch.is_grad_enabled():
         raise ValueError(f"{name}: x must not require grad, it is changed in place; call it under torch.no_grad()")
     check_counter(name, seed, step, first, stream, x.shape)

@@ -13,14 +13,16 @@ def _perturb(x, sigma, seed, step, first, stream):
         return reference.perturb(dense(x), sigma, seed=unsigned(seed), step=step, first=first, stream=stream)
     x = dense(x)
     out = torch.empty_like(x)
-    core.perturb(x, sigma.to(compute_dtype(x)).contiguous(), out, seed, step, first, stream,
-                 torch.get_num_threads())
+    core.perturb(x, sigma.to(compute_dtype(x)).contiguous(), out, seed, step, first, stream, torch.get_num_threads())
     return out
 
 
-_perturb_op = define("perturb(Tensor x, Tensor sigma, int seed, int step, int first, int stream) -> Tensor",
-                     _perturb, lambda x, sigma, seed, step, first, stream: torch.empty_like(dense(x)),
-                     backward=lambda ctx, grad: (grad, None, None, None, None, None))
+_perturb_op = define(
+    "perturb(Tensor x, Tensor sigma, int seed, int step, int first, int stream) -> Tensor",
+    _perturb,
+    lambda x, sigma, seed, step, first, stream: torch.empty_like(dense(x)),
+    backward=lambda ctx, grad: (grad, None, None, None, None, None),
+)
 
 
 def perturb(x, sigma, *, seed, step, first=0, stream=3) -> torch.Tensor:

@@ -18,8 +18,11 @@ def _philox_fill(out, seed, step, first, stream):
     written(out)
 
 
-_philox_fill_op = define("philox_fill(Tensor(a!) out, int seed, int step, int first, int stream) -> ()",
-                          _philox_fill, lambda out, seed, step, first, stream: None)
+_philox_fill_op = define(
+    "philox_fill(Tensor(a!) out, int seed, int step, int first, int stream) -> ()",
+    _philox_fill,
+    lambda out, seed, step, first, stream: None,
+)
 
 
 def _philox(name, dtype, shape, seed, step, first, stream, device):

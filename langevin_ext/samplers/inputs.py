@@ -27,8 +27,10 @@ def models_of(model) -> list:
         raise ValueError("sample: argument model must be a model or a list of them, got an empty list")
     for one in models:
         if not callable(one) or not hasattr(one, "sigmas") or not hasattr(one, "shape"):
-            raise TypeError("sample: argument model must be callable as model(x, level) and have the attributes sigmas "
-                            f"and shape (wrap a plain function in ScoreFunction), got {type(one).__name__}")
+            raise TypeError(
+                "sample: argument model must be callable as model(x, level) and have the attributes sigmas "
+                f"and shape (wrap a plain function in ScoreFunction), got {type(one).__name__}"
+            )
         if len(tuple(one.shape)) != 3:
             raise ValueError(f"sample: argument model must have shape (C, H, W), got {tuple(one.shape)}")
     return models
@@ -47,16 +49,22 @@ def device_of(models, device=None) -> torch.device:
     Raises:
         ValueError: a device is given and the networks are on another.
     """
-    found = [tensor.device for model in models for module in modules_in(model)
-             for tensor in (*module.parameters(), *module.buffers())]
+    found = [
+        tensor.device
+        for model in models
+        for module in modules_in(model)
+        for tensor in (*module.parameters(), *module.buffers())
+    ]
     if device is None:
         return found[0] if found else torch.as_tensor(models[0].sigmas).device
     device = torch.device(device)
     if device.type == "cuda" and device.index is None and torch.cuda.is_available():
         device = torch.device("cuda", torch.cuda.current_device())
     if found and found[0] != device:
-        raise ValueError(f"sample: argument device must be the model's, {found[0]} (move the model first, with "
-                         f"model.to({str(device)!r})), got {device}")
+        raise ValueError(
+            f"sample: argument device must be the model's, {found[0]} (move the model first, with "
+            f"model.to({str(device)!r})), got {device}"
+        )
     return device
 
 
@@ -102,8 +110,10 @@ def ladder_of(model, sigmas=None) -> tuple:
         whole = nearest == list(range(len(own)))
         return (model, own) if whole else (Relevelled(model, nearest), [own[i] for i in nearest])
     if not hasattr(model, "at_sigma"):
-        raise ValueError("sample: argument sigmas must be levels of the model, which has no at_sigma; "
-                         f"got {apart[0]:g}, not one of {', '.join(f'{sigma:g}' for sigma in own)}")
+        raise ValueError(
+            "sample: argument sigmas must be levels of the model, which has no at_sigma; "
+            f"got {apart[0]:g}, not one of {', '.join(f'{sigma:g}' for sigma in own)}"
+        )
     return Continuous(model, ladder), ladder
 
 
@@ -126,8 +136,10 @@ def _image(name, value, n, shape):
     value = torch.as_tensor(value).detach()
     channels, height, width = shape
     if tuple(value.shape) not in ((n, *shape), tuple(shape), (1, height, width)):
-        raise ValueError(f"sample: argument {name} must have shape {tuple(shape)}, {(1, height, width)} or "
-                         f"{(n, *shape)}, got {tuple(value.shape)}")
+        raise ValueError(
+            f"sample: argument {name} must have shape {tuple(shape)}, {(1, height, width)} or "
+            f"{(n, *shape)}, got {tuple(value.shape)}"
+        )
     return value if value.dim() == 4 else value.expand(shape)
 
 

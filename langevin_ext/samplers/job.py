@@ -51,12 +51,14 @@ class Plan:
 
     @property
     def sizes(self) -> list[str]:
-        """"HxW" of each model."""
+        """ "HxW" of each model."""
         return [f"{height}x{width}" for _, height, width in self.shapes]
 
     def __str__(self) -> str:
-        lines = [f"{self.scheme}: {self.n} samples of {'x'.join(map(str, self.shape))} in {self.batches} "
-                 f"batch{'es' * (self.batches > 1)} of at most {self.batch_size}"]
+        lines = [
+            f"{self.scheme}: {self.n} samples of {'x'.join(map(str, self.shape))} in {self.batches} "
+            f"batch{'es' * (self.batches > 1)} of at most {self.batch_size}"
+        ]
         for number, stage in enumerate(self.stages):
             levels = [f"{row.sigma:g}" for row in stage.level_ends]
             span = f"{len(levels)} level{'s' * (len(levels) != 1)}, sigma {' '.join(levels) or 'none'}"
@@ -87,10 +89,27 @@ class Job:
 
 
 def prepare(
-    model, scheme, n, *, seed=0, first=0, batch_size=None, sigmas=None, eps=None, step_lr=None, n_steps_each=100,
-    denoise=True, init="uniform", known=None, mask=None, upsample="bicubic", precision="auto", device=None,
-    dtype=torch.float32, **options,
-) -> Job:  # fmt: skip
+    model,
+    scheme,
+    n,
+    *,
+    seed=0,
+    first=0,
+    batch_size=None,
+    sigmas=None,
+    eps=None,
+    step_lr=None,
+    n_steps_each=100,
+    denoise=True,
+    init="uniform",
+    known=None,
+    mask=None,
+    upsample="bicubic",
+    precision="auto",
+    device=None,
+    dtype=torch.float32,
+    **options,
+) -> Job:
     """Checks the arguments of `sample` and lays the run out; raises ValueError or TypeError for what cannot run."""
     models = inputs.models_of(model)
     n, seed, first = inputs.integer("n", n, 1), inputs.integer("seed", seed), inputs.integer("first", first)
@@ -101,8 +120,9 @@ def prepare(
     shapes = [tuple(int(size) for size in one.shape) for one in models]
     inpainting = known is not None or mask is not None
     eps = resolve_eps(eps, step_lr, "sample")
-    stages = build(scheme, list(ladders), options, eps=eps, n_steps_each=n_steps_each, denoise=bool(denoise),
-                   inpainting=inpainting)
+    stages = build(
+        scheme, list(ladders), options, eps=eps, n_steps_each=n_steps_each, denoise=bool(denoise), inpainting=inpainting
+    )
     shape = shapes[stages[-1].model]
     device = inputs.device_of(models, device)
     if batch_size is None:
@@ -110,8 +130,18 @@ def prepare(
     batch_size = min(n, inputs.integer("batch_size", batch_size, 1))
     inputs.check_init(init, n, shapes[stages[0].model])
     pixels = inputs.known_pixels(known, mask, n, shape, device, dtype)
-    plan = Plan(scheme, n, batch_size, stages, list(ladders), shapes, eps, n_steps_each, bool(denoise),
-                evaluations(stages, shapes))
+    plan = Plan(
+        scheme,
+        n,
+        batch_size,
+        stages,
+        list(ladders),
+        shapes,
+        eps,
+        n_steps_each,
+        bool(denoise),
+        evaluations(stages, shapes),
+    )
     return Job(plan, models, list(scores), seed, first, init, pixels, device, dtype, options)
 
 
@@ -124,8 +154,9 @@ def _check_words(n, seed, first):
 
 def _check_choices(upsample, precision, dtype):
     if upsample not in UPSAMPLERS and not callable(upsample):
-        raise ValueError(f"sample: argument upsample must be one of {', '.join(UPSAMPLERS)} or a callable, "
-                         f"got {upsample!r}")
+        raise ValueError(
+            f"sample: argument upsample must be one of {', '.join(UPSAMPLERS)} or a callable, got {upsample!r}"
+        )
     if precision not in PRECISIONS:
         raise ValueError(f"sample: argument precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
     if dtype not in (torch.float32, torch.float64):

@@ -90,11 +90,17 @@ def steps_at(level, sigma, step_size, n_steps_each, *, k=0, paste="", number=0) 
     """
     return [
         Row(
-            level, sigma, step_size / 2, math.sqrt(step_size), k + t,
-            ends_level=t == n_steps_each - 1, paste=paste if t == 0 else "", paste_step=number,
+            level,
+            sigma,
+            step_size / 2,
+            math.sqrt(step_size),
+            k + t,
+            ends_level=t == n_steps_each - 1,
+            paste=paste if t == 0 else "",
+            paste_step=number,
         )
         for t in range(n_steps_each)
-    ]  # fmt: skip
+    ]
 
 
 def denoising(level, sigma, k) -> Row:

@@ -40,8 +40,9 @@ def run_stage(stage, score, x, *, seed, first, start=0, stop=None, inpainting=No
             set_known(x, row, inpainting, seed, first)
         s = score(x, level.fill_(row.level))
         if s.shape != x.shape:
-            raise ValueError(f"sample: the model must return a score shaped like x, {tuple(x.shape)}, "
-                             f"got {tuple(s.shape)}")
+            raise ValueError(
+                f"sample: the model must return a score shaped like x, {tuple(x.shape)}, got {tuple(s.shape)}"
+            )
         if s.dtype != x.dtype and torch.float64 in (s.dtype, x.dtype):
             s = s.to(x.dtype)
         ops.langevin_step(x, s, row.score_coef, row.noise_coef, seed=seed, step=row.step, first=first, mask=mask)

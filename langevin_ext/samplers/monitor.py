@@ -57,8 +57,17 @@ class Monitor:
         if place in self.snapshots:
             self.record.snapshots[self.snapshots[place]][self.low : self.low + len(x)] = x.cpu()
         if self.callback is not None:
-            self.callback({"x": x, "stage": self.number, "level": row.level, "sigma": row.sigma, "step": row.step,
-                           "kind": row.kind, "first": self.job.first + self.low})
+            self.callback(
+                {
+                    "x": x,
+                    "stage": self.number,
+                    "level": row.level,
+                    "sigma": row.sigma,
+                    "step": row.step,
+                    "kind": row.kind,
+                    "first": self.job.first + self.low,
+                }
+            )
         if self.bar is not None:
             self.bar.update()
             if row.ends_level:
@@ -121,11 +130,20 @@ def diagnostics(plan, statistics) -> list[dict]:
     weight = (torch.tensor(sizes, dtype=torch.float64) / plan.n)[:, None]
     norm, mean, variance, nonfinite = statistics.unbind(-1)
     overall = (weight * mean).sum(0)
-    columns = [(weight * norm).sum(0), overall, (weight * (variance + (mean - overall) ** 2)).sum(0),
-               (weight * nonfinite).sum(0)]
+    columns = [
+        (weight * norm).sum(0),
+        overall,
+        (weight * (variance + (mean - overall) ** 2)).sum(0),
+        (weight * nonfinite).sum(0),
+    ]
     ends = [(number, row) for number, stage in enumerate(plan.stages) for row in stage.level_ends]
     return [
-        {"stage": number, "level": row.level, "sigma": row.sigma, "step": row.step,
-         **dict(zip(STATISTICS, values, strict=True))}
+        {
+            "stage": number,
+            "level": row.level,
+            "sigma": row.sigma,
+            "step": row.step,
+            **dict(zip(STATISTICS, values, strict=True)),
+        }
         for (number, row), values in zip(ends, torch.stack(columns, 1).tolist(), strict=True)
-    ]  # fmt: skip
+    ]

@@ -45,8 +45,11 @@ def new_record(plan, kept, dtype) -> Record:
     """An empty record; `kept` are the (stage, row) at which snapshots are taken."""
     levels = sum(len(stage.level_ends) for stage in plan.stages)
     snapshots = [torch.zeros(plan.n, *plan.shapes[plan.stages[stage].model], dtype=dtype) for stage, _ in kept]
-    return Record(torch.zeros(plan.n, *plan.shape, dtype=dtype), snapshots,
-                  torch.zeros(plan.batches, levels, len(STATISTICS), dtype=torch.float64))
+    return Record(
+        torch.zeros(plan.n, *plan.shape, dtype=dtype),
+        snapshots,
+        torch.zeros(plan.batches, levels, len(STATISTICS), dtype=torch.float64),
+    )
 
 
 class Checkpoint:
@@ -96,8 +99,10 @@ class Checkpoint:
         for name in (*self.settings, *stored):
             now, then = self.settings.get(name), stored.get(name)
             if now != then:
-                raise ValueError(f"sample: checkpoint {self.path} is of a run with another {name}: {then!r} there, "
-                                 f"{now!r} now; use another path or delete it")
+                raise ValueError(
+                    f"sample: checkpoint {self.path} is of a run with another {name}: {then!r} there, "
+                    f"{now!r} now; use another path or delete it"
+                )
 
     @property
     def is_due(self) -> bool:
@@ -109,8 +114,12 @@ class Checkpoint:
             return
         began = time.monotonic()
         position = {name: getattr(record, name) for name in ("batch", "stage", "row", "seconds")}
-        metadata = {"format": FORMAT, "settings": json.dumps(self.settings), "position": json.dumps(position),
-                    "settings_hash": hashlib.sha256(json.dumps(self.settings).encode()).hexdigest()}
+        metadata = {
+            "format": FORMAT,
+            "settings": json.dumps(self.settings),
+            "position": json.dumps(position),
+            "settings_hash": hashlib.sha256(json.dumps(self.settings).encode()).hexdigest(),
+        }
         with atomic_path(self.path) as temporary:
             safetensors.torch.save_file(record.tensors(), temporary, metadata)
         now = time.monotonic()

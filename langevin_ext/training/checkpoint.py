@@ -19,9 +19,18 @@ from .._files import atomic_path
 __all__ = ["save", "load", "describe", "shipped"]
 
 FORMAT = "langevin_ext checkpoint 1"
-DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
-          torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8",
-          torch.bool: "BOOL"}
+DTYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
 SHIPPED = Path(__file__).resolve().parent.parent / "checkpoints"
 
 
@@ -54,8 +63,10 @@ def save(path, model, *, ema=None, metadata=None, raw=True, dtype=None) -> str:
         raise ValueError("save: ema must be given where raw=False, got None")
     if dtype is not None:
         parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-        tensors = {name: _narrow(name, value, dtype) if name.partition(".")[2] in parameters else value
-                   for name, value in tensors.items()}
+        tensors = {
+            name: _narrow(name, value, dtype) if name.partition(".")[2] in parameters else value
+            for name, value in tensors.items()
+        }
     return write(path, tensors, model.config(), metadata or {})
 
 
@@ -137,7 +148,9 @@ def read(path, name="load"):
     if header.get("format") != FORMAT:
         raise ValueError(f"{name}: {path} must be of the format {FORMAT!r}, got {header.get('format')!r}")
     if _hashes(tensors, header.get("config", ""), header.get("metadata", "")) != (
-            header.get("sha256"), header.get("checksum")):
+        header.get("sha256"),
+        header.get("checksum"),
+    ):
         raise ValueError(f"{name}: {path} is damaged: its content does not match its checksum")
     return tensors, json.loads(header["config"]), json.loads(header["metadata"]), header["sha256"]
 
@@ -163,8 +176,10 @@ def _locate(path, name):
     if not isinstance(path, str) or "/" in text or "\\" in text or Path(text).suffix:
         return Path(path)
     if text not in shipped():
-        raise ValueError(f"{name}: path must be a file or one of the shipped checkpoints"
-                         f" ({', '.join(shipped()) or 'none'}), got {text!r}")
+        raise ValueError(
+            f"{name}: path must be a file or one of the shipped checkpoints"
+            f" ({', '.join(shipped()) or 'none'}), got {text!r}"
+        )
     return SHIPPED / f"{text}.safetensors"
 
 
@@ -207,8 +222,11 @@ def check_fit(model, state, what) -> None:
     own = model.state_dict()
     faults = [f"{name} is missing" for name in own if name not in state]
     faults += [f"{name} is unknown" for name in state if name not in own]
-    faults += [f"{name} has shape {tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
-               for name in own if name in state and own[name].shape != state[name].shape]
+    faults += [
+        f"{name} has shape {tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
+        for name in own
+        if name in state and own[name].shape != state[name].shape
+    ]
     if faults:
         more = f" and {len(faults) - 3} more" if len(faults) > 3 else ""
         raise ValueError(f"{what} must fit {type(model).__name__}, got: {'; '.join(faults[:3])}{more}")
@@ -225,7 +243,13 @@ def describe(path) -> dict:
     tensors, config, metadata, sha256 = read(path, "describe")
     weights = [kind for kind in ("ema", "model") if any(key.startswith(kind + ".") for key in tensors)]
     chosen = [value for key, value in tensors.items() if weights and key.startswith(weights[0] + ".")]
-    return {"path": str(path), "sha256": sha256, "config": config, "metadata": metadata, "weights": weights,
-            "parameters": sum(value.numel() for value in chosen),
-            "dtype": ", ".join(sorted({str(value.dtype).removeprefix("torch.") for value in chosen})),
-            "bytes": path.stat().st_size}
+    return {
+        "path": str(path),
+        "sha256": sha256,
+        "config": config,
+        "metadata": metadata,
+        "weights": weights,
+        "parameters": sum(value.numel() for value in chosen),
+        "dtype": ", ".join(sorted({str(value.dtype).removeprefix("torch.") for value in chosen})),
+        "bytes": path.stat().st_size,
+    }

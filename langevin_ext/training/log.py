@@ -69,8 +69,9 @@ def _lines(path):
         except (ValueError, KeyError, TypeError) as error:
             if number == len(lines) and not text.endswith("\n"):
                 break
-            raise ValueError(f"read_log: {path} line {number} must be a JSON object with step and loss,"
-                             f" got {row[:60]!r}") from error
+            raise ValueError(
+                f"read_log: {path} line {number} must be a JSON object with step and loss, got {row[:60]!r}"
+            ) from error
     return rows
 
 
@@ -95,10 +96,12 @@ def read_log(path) -> dict:
     levels = [[math.nan if value is None else value for value in row.get("levels", [])] for row in rows]
     if len({len(values) for values in levels}) > 1:
         raise ValueError(f"read_log: {path} must have as many levels on every line, got different numbers")
-    return {"step": torch.tensor([row["step"] for row in rows], dtype=torch.int64),
-            "loss": torch.tensor([row["loss"] for row in rows], dtype=torch.float64),
-            "levels": torch.tensor(levels, dtype=torch.float64).reshape(len(rows), -1 if rows else 0),
-            "seconds": torch.tensor([row.get("seconds", math.nan) for row in rows], dtype=torch.float64)}
+    return {
+        "step": torch.tensor([row["step"] for row in rows], dtype=torch.int64),
+        "loss": torch.tensor([row["loss"] for row in rows], dtype=torch.float64),
+        "levels": torch.tensor(levels, dtype=torch.float64).reshape(len(rows), -1 if rows else 0),
+        "seconds": torch.tensor([row.get("seconds", math.nan) for row in rows], dtype=torch.float64),
+    }
 
 
 class Board:

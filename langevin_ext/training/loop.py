@@ -16,9 +16,29 @@ from .trainer import Settings, Trainer
 __all__ = ["train"]
 
 
-def train(model, data, *, out, steps, batch_size=128, lr=1e-3, ema=0.999, ema_warmup=False, seed=0, flip=False,
-          dequantise=True, grad_clip=None, anneal_power=2.0, save_every=1000, log_every=100, precision="fp32",
-          progress=True, tensorboard=True, resume="auto", callback=None) -> torch.nn.Module:
+def train(
+    model,
+    data,
+    *,
+    out,
+    steps,
+    batch_size=128,
+    lr=1e-3,
+    ema=0.999,
+    ema_warmup=False,
+    seed=0,
+    flip=False,
+    dequantise=True,
+    grad_clip=None,
+    anneal_power=2.0,
+    save_every=1000,
+    log_every=100,
+    precision="fp32",
+    progress=True,
+    tensorboard=True,
+    resume="auto",
+    callback=None,
+) -> torch.nn.Module:
     """Trains a score network by denoising score matching as NCSN does (Song & Ermon 2019, arXiv:1907.05600, section 4).
 
         Adam(lr, beta .9 .999, eps 1e-8) on mean_i 1/2 sigma_i^(p-2) |sigma_i s(x_i + sigma_i z_i, level_i) + z_i|^2
@@ -57,8 +77,18 @@ def train(model, data, *, out, steps, batch_size=128, lr=1e-3, ema=0.999, ema_wa
 
     Initial weights are the model's. All else depends on (seed, step, place in the batch).
     """
-    settings = Settings(batch_size=batch_size, lr=lr, ema=ema, ema_warmup=ema_warmup, seed=seed, flip=flip,
-                        dequantise=dequantise, grad_clip=grad_clip, anneal_power=anneal_power, precision=precision)
+    settings = Settings(
+        batch_size=batch_size,
+        lr=lr,
+        ema=ema,
+        ema_warmup=ema_warmup,
+        seed=seed,
+        flip=flip,
+        dequantise=dequantise,
+        grad_clip=grad_clip,
+        anneal_power=anneal_power,
+        precision=precision,
+    )
     for name, value in (("steps", steps), ("save_every", save_every), ("log_every", log_every)):
         if value != int(value) or not 1 <= value < 2**32:
             raise ValueError(f"train: {name} must be an integer in [1, 2^32), got {value}")
@@ -103,8 +133,9 @@ def _run(trainer, out, steps, save_every, log_every, board, progress, callback):
             _save(trainer, out)
         raise
     except FloatingPointError as error:
-        raise FloatingPointError(f"train: {error}; the last good checkpoint is {out / state.CHECKPOINT},"
-                                 f" after {saved} steps") from error
+        raise FloatingPointError(
+            f"train: {error}; the last good checkpoint is {out / state.CHECKPOINT}, after {saved} steps"
+        ) from error
 
 
 def _log(trainer, out, board, partial=False):
@@ -127,13 +158,19 @@ def _finish(trainer, out):
     except importlib.metadata.PackageNotFoundError:
         version = "unknown"
     history = log.read_log(out) if (out / log.NAME).exists() else {"loss": []}
-    metadata = {"steps": trainer.step, "settings": trainer.settings, "data": trainer.fingerprint,
-                "data_name": getattr(trainer.data, "name", "tensor"),
-                "loss": float(history["loss"][-1]) if len(history["loss"]) else None,
-                "langevin_ext": version, "torch": torch.__version__}
+    metadata = {
+        "steps": trainer.step,
+        "settings": trainer.settings,
+        "data": trainer.fingerprint,
+        "data_name": getattr(trainer.data, "name", "tensor"),
+        "loss": float(history["loss"][-1]) if len(history["loss"]) else None,
+        "langevin_ext": version,
+        "torch": torch.__version__,
+    }
     averaged = trainer.ema is not None
-    checkpoint.save(out / state.MODEL, model, ema=model.state_dict() if averaged else None, raw=not averaged,
-                    metadata=metadata)
+    checkpoint.save(
+        out / state.MODEL, model, ema=model.state_dict() if averaged else None, raw=not averaged, metadata=metadata
+    )
     return model
 
 
@@ -146,7 +183,8 @@ class _Interruption:
     def __enter__(self):
         # only the main thread may set handlers, and a process that ignores Ctrl-C goes on doing so
         if threading.current_thread() is threading.main_thread() and (
-                signal.getsignal(signal.SIGINT) not in (signal.SIG_IGN, None)):
+            signal.getsignal(signal.SIGINT) not in (signal.SIG_IGN, None)
+        ):
             self.previous = signal.signal(signal.SIGINT, self._ask)
         return self
 

@@ -70,8 +70,9 @@ def restore(folder, trainer) -> None:
 def _compare(theirs, ours, path):
     for name in sorted(theirs.keys() | ours.keys()):
         if theirs.get(name) != ours.get(name):
-            raise ValueError(f"train: {name} must be that of {path}, {_short(theirs.get(name))},"
-                             f" got {_short(ours.get(name))}")
+            raise ValueError(
+                f"train: {name} must be that of {path}, {_short(theirs.get(name))}, got {_short(ours.get(name))}"
+            )
 
 
 def _short(value):

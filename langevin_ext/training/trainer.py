@@ -57,8 +57,10 @@ class TensorData:
 
     def __init__(self, tensor):
         if not tensor.is_floating_point() or tensor.dim() != 4 or not len(tensor):
-            raise ValueError("train: data must be a dataset or a float tensor (N, C, H, W),"
-                             f" got {tensor.dtype} {tuple(tensor.shape)}")
+            raise ValueError(
+                "train: data must be a dataset or a float tensor (N, C, H, W),"
+                f" got {tensor.dtype} {tuple(tensor.shape)}"
+            )
         self.tensor, self.shape = tensor.detach().cpu(), tuple(tensor.shape[1:])
         content = self.tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
         self.fingerprint = hashlib.sha256(repr(tuple(tensor.shape)).encode() + content.tobytes()).hexdigest()
@@ -88,8 +90,9 @@ class Trainer:
                 raise ValueError("train: flip must be False for data given as a tensor, got True")
             data = TensorData(data)
         if not callable(getattr(model, "config", None)):
-            raise TypeError("train: model must have config(), a dictionary that rebuilds it,"
-                            f" got {type(model).__name__}")
+            raise TypeError(
+                f"train: model must have config(), a dictionary that rebuilds it, got {type(model).__name__}"
+            )
         if tuple(data.shape) != tuple(model.shape):
             raise ValueError(f"train: data must have the model's shape {tuple(model.shape)}, got {tuple(data.shape)}")
         self.model, self.data, self.fingerprint = model, data, data.fingerprint
@@ -145,7 +148,8 @@ class Trainer:
         levels = sorted(set(level[bad].tolist()))
         raise FloatingPointError(
             f"loss is not finite at step {self.step}, level {_some(levels)},"
-            f" sample {_some(indices[bad.cpu()].tolist())} of the data")
+            f" sample {_some(indices[bad.cpu()].tolist())} of the data"
+        )
 
     def check_weights(self) -> None:
         """Raises FloatingPointError if a weight is not finite (an overflow in the last gradient)."""
