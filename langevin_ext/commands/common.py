@@ -55,7 +55,7 @@ def read_model(path, shape=None, device=None):
     if shape is not None:
         raise ValueError(f"--shape is for official checkpoints, {path} carries its own")
     facts = describe(path)
-    return load(path, device), {name: facts[name] for name in ("path", "sha256", "config", "metadata")}
+    return load(path, device), {"path": str(path)} | {name: facts[name] for name in ("sha256", "config", "metadata")}
 
 
 def parse_shape(text):
