@@ -1,5 +1,5 @@
-// The Python module. Each op's entry is in bind/<op>.h; the words for a user's mistakes are in langevin_ext/ops, the only
-// caller.
+// The Python module. Each op's entry is in bind/<op>.h; the words for a user's mistakes are in langevin_ext/ops, the
+// only caller.
 #include <string>
 
 #include "bind/common.h"

@@ -22,12 +22,12 @@ constexpr int kWarp = 32;
 
 template <typename T>
 struct DsmLoss {
-  const T* score;             // [N, C, P]
-  const Compute<T>* sigma;    // [N]
-  const Compute<T>* weight;   // [N] sigma^(p-2), or null: 1
-  Compute<T>* loss;           // [N]
-  T* grad;                    // [N, C, P] in score's memory format, or null
-  Compute<T>* partials;       // [N, chunks()]
+  const T* score;            // [N, C, P]
+  const Compute<T>* sigma;   // [N]
+  const Compute<T>* weight;  // [N] sigma^(p-2), or null: 1
+  Compute<T>* loss;          // [N]
+  T* grad;                   // [N, C, P] in score's memory format, or null
+  Compute<T>* partials;      // [N, chunks()]
   ImageShape shape;
   bool channels_last;
   NoiseKey key;

@@ -34,8 +34,8 @@ LV_HD double load(double a) { return a; }
 
 LV_HD float load(bfloat16 a) { return bit_cast<float>(static_cast<uint32_t>(a.bits) << 16); }
 
-// On the CPU the exponent is moved by a product, which also normalises the subnormals: unlike the conversion instructions
-// of F16C, GCC vectorises this.
+// On the CPU the exponent is moved by a product, which also normalises the subnormals: unlike the instructions of F16C,
+// GCC vectorises this.
 LV_HD float load(float16 a) {
 #if defined(__CUDA_ARCH__)
   return __half2float(__ushort_as_half(a.bits));

@@ -10,8 +10,8 @@
 //
 // Backward, with g = dL/dy (times ELU's slope at y), xhat_c = (x_c - mu_c) r_c, muhat_c = (mu_c - m) q,
 // S1_c = sum g, S2_c = sum g xhat_c over the pixels:
-//     dbeta_c = S1_c,  dalpha_c = gamma_c muhat_c S1_c,  dgamma_c = S2_c + alpha_c muhat_c S1_c,  t_c = gamma_c alpha_c S1_c
-//     (paper: dalpha_c = muhat_c S1_c,  dgamma_c = S2_c,  t_c = alpha_c S1_c)
+//     dbeta_c = S1_c,  dalpha_c = gamma_c muhat_c S1_c,  dgamma_c = S2_c + alpha_c muhat_c S1_c
+//     t_c = gamma_c alpha_c S1_c     (paper: dalpha_c = muhat_c S1_c,  dgamma_c = S2_c,  t_c = alpha_c S1_c)
 //     dmu_c = q (t_c - sum_j t_j / C - muhat_c sum_j t_j muhat_j / (C - 1))
 //     dx_c = gamma_c r_c (g - S1_c / P - xhat_c S2_c / P) + dmu_c / P
 //
@@ -139,7 +139,7 @@ struct InstanceNormPlus {
 template <typename T>
 struct InstanceNormPlusBackward {
   NormPlan<Compute<T>> plan;
-  const T* x;                // what was normalised: [N, C, P], channels-last [N, P, C]; the other three lie alike
+  const T* x;  // what was normalised: [N, C, P], channels-last [N, P, C]; the other three lie alike
   const T* grad_y;
   const T* grad_sum;         // added to grad_x, or null
   T* grad_x;                 // or null

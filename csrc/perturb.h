@@ -11,8 +11,8 @@ namespace lv {
 
 template <typename T>
 struct Perturb {
-  const T* x;  // [N, C, P]
-  T* out;      // [N, C, P], in x's memory format
+  const T* x;               // [N, C, P]
+  T* out;                   // [N, C, P], in x's memory format
   const Compute<T>* sigma;  // [N]
   ImageShape shape;
   bool channels_last;

@@ -24,5 +24,4 @@ CLONES void normals(uint64_t seed, int64_t samples, int64_t blocks, float* out) 
 CLONES void pairs(const uint32_t* words, int64_t count, float* out) {
   for (int64_t i = 0; i < count; i += 2) lv::box_muller(words[i], words[i + 1], out[i], out[i + 1]);
 }
-
 }

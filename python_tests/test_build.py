@@ -90,6 +90,7 @@ def test_architectures(build, monkeypatch, tmp_path):
 @pytest.mark.parametrize("with_cuda", [False, True])
 def test_what_is_built(build, monkeypatch, tmp_path, capfd, with_cuda):
     """The message, the compile commands and the stamp; the compilers themselves are not run."""
+
     def run(command, **_):
         (Path(command[command.index("-C") + 1]) / "_C.so").touch()
         return SimpleNamespace(returncode=0)
@@ -107,10 +108,13 @@ def test_what_is_built(build, monkeypatch, tmp_path, capfd, with_cuda):
     command.ensure_finalized()
     command.build_extension(extension)
     assert Path(command.get_ext_fullpath("langevin_ext._C")).is_file()
-    folder, = (path for path in (tmp_path / "build").iterdir() if path.name.endswith("-cuda" if with_cuda else "-cpu"))
+    (folder,) = (
+        path for path in (tmp_path / "build").iterdir() if path.name.endswith("-cuda" if with_cuda else "-cpu")
+    )
     ninja, stamp = (folder / "build.ninja").read_text(), (folder / "build_info.cpp").read_text()
     assert build.source_hash() in stamp
-    assert ("-gencode arch=compute_80,code=[sm_80,sm_90,compute_80]" in ninja) == ("-DLV_WITH_CUDA" in ninja) == with_cuda
+    coded = "-gencode arch=compute_80,code=[sm_80,sm_90,compute_80]" in ninja
+    assert coded == ("-DLV_WITH_CUDA" in ninja) == with_cuda
     assert ("langevin_step.cu.o: nvcc" in ninja) == with_cuda
     said = capfd.readouterr().out
     assert (f"CUDA {cuda} for sm_80, sm_90 and PTX" if with_cuda else "CPU only (no nvcc found)") in said
@@ -129,8 +133,13 @@ def sources(tmp_path):
 
 
 def setup_py(sources, **environment):
-    return subprocess.run([sys.executable, "setup.py", "-q", "build_ext", "--inplace"], cwd=sources, text=True,
-                          capture_output=True, env={**os.environ, "LANGEVIN_CUDA": "0", **environment})
+    return subprocess.run(
+        [sys.executable, "setup.py", "-q", "build_ext", "--inplace"],
+        cwd=sources,
+        text=True,
+        capture_output=True,
+        env={**os.environ, "LANGEVIN_CUDA": "0", **environment},
+    )
 
 
 def test_a_missing_compiler_fails_with_one_sentence(sources):
@@ -159,11 +168,14 @@ def test_the_stamp_is_that_of_the_sources(build):
     assert "the native core is stale, csrc has changed since; run 'pip install -e .'" in _native._why_stale("other")
 
 
-@pytest.mark.parametrize(("core", "reason"), [
-    (None, "the native core is not installed; run 'pip install -e .'"),
-    (SimpleNamespace(build_info=lambda: {"source_hash": "other"}), "the native core is stale"),
-    (SimpleNamespace(build_info=lambda: {"source_hash": "right"}), "cannot hand its tensors over"),
-])
+@pytest.mark.parametrize(
+    ("core", "reason"),
+    [
+        (None, "the native core is not installed; run 'pip install -e .'"),
+        (SimpleNamespace(build_info=lambda: {"source_hash": "other"}), "the native core is stale"),
+        (SimpleNamespace(build_info=lambda: {"source_hash": "right"}), "cannot hand its tensors over"),
+    ],
+)
 def test_reasons_not_to_load(monkeypatch, core, reason):
     monkeypatch.delattr(langevin_ext, "_C", raising=False)
     monkeypatch.setitem(sys.modules, "langevin_ext._C", core)
@@ -195,8 +207,13 @@ print(json.dumps([said, (x / z).tolist(), langevin_ext.backend_info()]))
 
 
 def test_without_the_core_all_runs_on_torch_with_one_warning():
-    result = subprocess.run([sys.executable, "-c", WITHOUT_CORE], capture_output=True, text=True, cwd=ROOT,
-                            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))})
+    result = subprocess.run(
+        [sys.executable, "-c", WITHOUT_CORE],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )
     assert result.returncode == 0, result.stderr
     said, ratio, info = json.loads(result.stdout)
     assert len(said) == 1 and "does not load (libgone.so.1" in said[0] and "runs on plain torch" in said[0]

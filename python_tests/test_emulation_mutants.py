@@ -25,8 +25,14 @@ def verdicts(emulation):
     jobs = [[str(build.build()), op] for op in ops]
     jobs += [[str(path), MUTANTS[name][0]] for name, path in zip(names, paths, strict=True) if os.path.isabs(path)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    worker = subprocess.run([sys.executable, "-m", "emulation.worker"], input=json.dumps(jobs), text=True,
-                            capture_output=True, env=environment, timeout=600)
+    worker = subprocess.run(
+        [sys.executable, "-m", "emulation.worker"],
+        input=json.dumps(jobs),
+        text=True,
+        capture_output=True,
+        env=environment,
+        timeout=600,
+    )
     assert worker.returncode == 0, worker.stderr
     said = iter(json.loads(worker.stdout.splitlines()[-1]))
     result = {op: next(said) for op in ops}

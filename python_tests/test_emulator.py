@@ -25,29 +25,39 @@ def faults():
     return run
 
 
-@pytest.mark.parametrize(("kernel", "message"), [
-    ("early_return_before_barrier", "deadlock: 63 threads wait at a barrier .* 1 have left"),
-    ("barrier_in_a_branch", "meet at the barriers of lines"),
-    ("early_return_before_shuffle", "deadlock: 0 threads wait at a barrier and 31 at a shuffle"),
-    ("different_shuffles", "meet at the shuffles of lines"),
-    ("lane_outside_its_mask", "mask lacks the lane"),
-    ("source_outside_the_mask", "reads lane (16|0), which does not take part"),
-    ("shared_too_far", "written out of its 64 bytes"),
-    ("shared_before_its_start", "written out of its 64 bytes"),
-    ("misaligned", "misaligned access of 16 bytes in thread"),
-    ("throws", "a thread threw"),
-])
+@pytest.mark.parametrize(
+    ("kernel", "message"),
+    [
+        ("early_return_before_barrier", "deadlock: 63 threads wait at a barrier .* 1 have left"),
+        ("barrier_in_a_branch", "meet at the barriers of lines"),
+        ("early_return_before_shuffle", "deadlock: 0 threads wait at a barrier and 31 at a shuffle"),
+        ("different_shuffles", "meet at the shuffles of lines"),
+        ("lane_outside_its_mask", "mask lacks the lane"),
+        ("source_outside_the_mask", "reads lane (16|0), which does not take part"),
+        ("shared_too_far", "written out of its 64 bytes"),
+        ("shared_before_its_start", "written out of its 64 bytes"),
+        ("misaligned", "misaligned access of 16 bytes in thread"),
+        ("throws", "a thread threw"),
+    ],
+)
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_faults_are_found(faults, kernel, message, schedule):
     said, _ = faults(kernel, schedule)
     assert re.search(message, said), said
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    ({"threads": 0}, "invalid block size"), ({"threads": 1025}, "invalid block size"),
-    ({"grid_y": 0}, "no blocks"), ({"grid_y": 65536}, "too many blocks"), ({"shared_bytes": 49153}, "48 KiB"),
-    ({"shared_bytes": 0}, "its launch gave none"), ({"threads": 48}, "names a lane that is not in the block"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"threads": 0}, "invalid block size"),
+        ({"threads": 1025}, "invalid block size"),
+        ({"grid_y": 0}, "no blocks"),
+        ({"grid_y": 65536}, "too many blocks"),
+        ({"shared_bytes": 49153}, "48 KiB"),
+        ({"shared_bytes": 0}, "its launch gave none"),
+        ({"threads": 48}, "names a lane that is not in the block"),
+    ],
+)
 def test_launches_that_cuda_refuses(faults, arguments, message):
     kernel = "race_in_order" if "shared_bytes" in arguments else "sums_a_warp"
     assert message in faults(kernel, **arguments)[0]

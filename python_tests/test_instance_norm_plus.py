@@ -13,8 +13,20 @@ FORMATS = [torch.contiguous_format, torch.channels_last]
 ROUNDING = {torch.float32: 2.0**-24, torch.float64: 2.0**-53, torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11}
 SMALL = [(4, 3, 7, 9), (3, 8, 4, 4), (2, 17, 33, 32)]
 # Around the sizes of chunks, blocks and vectors in csrc: 1024 pixels, 128 channels, 32 rows, 4096 elements.
-SHAPES = [(1, 1, 1, 1), (3, 1, 5, 1), (2, 2, 1, 1), (3, 4, 1, 5), (1, 5, 1, 1031), (2, 128, 32, 32), (1, 3, 64, 64),
-          (1, 8, 63, 65), (2, 130, 5, 13), (1, 1, 300, 301), (5, 2, 3, 3), (1, 260, 8, 8)]
+SHAPES = [
+    (1, 1, 1, 1),
+    (3, 1, 5, 1),
+    (2, 2, 1, 1),
+    (3, 4, 1, 5),
+    (1, 5, 1, 1031),
+    (2, 128, 32, 32),
+    (1, 3, 64, 64),
+    (1, 8, 63, 65),
+    (2, 130, 5, 13),
+    (1, 1, 300, 301),
+    (5, 2, 3, 3),
+    (1, 260, 8, 8),
+]
 
 
 def inputs(shape, dtype, layout=torch.contiguous_format, beta=True, levels=4, seed=0):
@@ -56,7 +68,7 @@ def expected(x, residual, weight, level, grad_y, grad_sum, **options):
 def gradient_scale(x, weight, grad_y, eps=1e-5):
     """The largest |gamma r g|: dx is a difference of terms of this size."""
     variance = x.double().var(dim=(2, 3), correction=0)
-    gamma = weight[:, :x.shape[1]].abs().max()
+    gamma = weight[:, : x.shape[1]].abs().max()
     return float((gamma * (variance + eps).rsqrt().max() * grad_y.abs().max()).clamp(min=1))
 
 
@@ -84,14 +96,20 @@ TABLE_X = [[[1, 2], [3, 4]], [[0, 0], [4, 8]], [[-1, 1], [1, 3]]]
 TABLE_WEIGHT = [1, 0.5, 2, 1, -0.5, 0.25, 0.1, 0, -0.2]
 TABLE = {
     ("official", False): [
-        [-0.92138059, -0.02695698, 0.86746664, 1.76189025], [-0.65242608, -0.65242608, -0.04940366, 0.55361875],
-        [-3.58886601, -0.76044595, -0.76044595, 2.06797410]],
+        [-0.92138059, -0.02695698, 0.86746664, 1.76189025],
+        [-0.65242608, -0.65242608, -0.04940366, 0.55361875],
+        [-3.58886601, -0.76044595, -0.76044595, 2.06797410],
+    ],
     ("official", True): [
-        [-0.60203077, -0.02659688, 0.86746664, 1.76189025], [-0.47921921, -0.47921921, -0.04820315, 0.55361875],
-        [-0.97237036, -0.53254208, -0.53254208, 2.06797410]],
+        [-0.60203077, -0.02659688, 0.86746664, 1.76189025],
+        [-0.47921921, -0.47921921, -0.04820315, 0.55361875],
+        [-0.97237036, -0.53254208, -0.53254208, 2.06797410],
+    ],
     ("paper", False): [
-        [-0.92138059, -0.02695698, 0.86746664, 1.76189025], [-0.85258535, -0.85258535, -0.24956293, 0.35345948],
-        [-3.30864303, -0.48022298, -0.48022298, 2.34819708]],
+        [-0.92138059, -0.02695698, 0.86746664, 1.76189025],
+        [-0.85258535, -0.85258535, -0.24956293, 0.35345948],
+        [-3.30864303, -0.48022298, -0.48022298, 2.34819708],
+    ],
 }
 
 
@@ -111,8 +129,16 @@ def test_every_option_against_float64(backend, dtype, layout):
     options = itertools.product(["official", "paper"], [False, True], [False, True], [False, True], [False, True])
     for i, (form, elu, beta, with_residual, conditional) in enumerate(options):
         x, residual, weight, level, *grads = inputs(SMALL[i % 3], dtype, layout, beta, seed=i)
-        check(backend, x, residual if with_residual else None, weight, level if conditional else None, *grads,
-              form=form, elu=elu)
+        check(
+            backend,
+            x,
+            residual if with_residual else None,
+            weight,
+            level if conditional else None,
+            *grads,
+            form=form,
+            elu=elu,
+        )
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -146,7 +172,7 @@ def test_a_constant_becomes_beta(backend, shape, layout):
     _, _, weight, level, *_ = inputs(shape, torch.float32)
     x = torch.full(shape, 0.1).contiguous(memory_format=layout)
     y = ops.instance_norm_plus(x, weight, level)
-    beta = weight[level][:, 2 * shape[1]:, None, None].expand(shape)
+    beta = weight[level][:, 2 * shape[1] :, None, None].expand(shape)
     # Native sums correct their mean, so that nothing is left of x - mu; torch's mean may be off by one rounding.
     torch.testing.assert_close(y, beta, rtol=0, atol=0 if backend == "native" else 0.1 * 2**-23 * 1e5**0.5 * 20)
 
@@ -170,7 +196,7 @@ def test_elu_and_its_slope_to_two_units_in_the_last_place():
     unit = 2.0**-23
     torch.testing.assert_close(y.double(), torch.where(t > 0, exact, torch.expm1(exact)), rtol=2 * unit, atol=0)
     slope = torch.where(t > 0, torch.ones_like(exact), exact.exp())
-    found = weight.grad[0, 2 * c:].double()
+    found = weight.grad[0, 2 * c :].double()
     inside = t > -87  # below, e^t is cut off at e^-87
     torch.testing.assert_close(found[inside], slope[inside], rtol=2 * unit, atol=0)
     torch.testing.assert_close(found[~inside], slope[~inside], rtol=0, atol=2e-38)
@@ -216,8 +242,9 @@ def test_a_sample_does_not_see_the_batch(dtype, layout):
     x, residual, weight, level, grad_y, grad_sum = inputs((5, 12, 40, 40), dtype, layout)
     whole = run(ops.instance_norm_plus, x, residual, weight, level, grad_y, grad_sum, elu=True)
     for part in (slice(0, 1), slice(1, 4), slice(4, 5)):
-        one = run(ops.instance_norm_plus, x[part], residual[part], weight, level[part], grad_y[part], grad_sum[part],
-                  elu=True)
+        one = run(
+            ops.instance_norm_plus, x[part], residual[part], weight, level[part], grad_y[part], grad_sum[part], elu=True
+        )
         for index in (0, 1, 3, 4):
             assert torch.equal(one[index], whole[index][part])
 
@@ -227,8 +254,14 @@ def test_any_strides(backend, dtype):
     x, residual, weight, level, grad_y, grad_sum = inputs((2, 6, 8, 10), dtype)
     wanted = run(ops.instance_norm_plus, x, residual, weight, level, grad_y, grad_sum, elu=True)
     gaps = torch.zeros(2, 12, 8, 20, dtype=dtype)[:, ::2, :, ::2].copy_(x)
-    mixed = [gaps, residual.contiguous(memory_format=torch.channels_last), weight.t().contiguous().t(), level,
-             grad_y.transpose(2, 3).contiguous().transpose(2, 3), grad_sum]
+    mixed = [
+        gaps,
+        residual.contiguous(memory_format=torch.channels_last),
+        weight.t().contiguous().t(),
+        level,
+        grad_y.transpose(2, 3).contiguous().transpose(2, 3),
+        grad_sum,
+    ]
     for a, b in zip(run(ops.instance_norm_plus, *mixed, elu=True), wanted, strict=True):
         torch.testing.assert_close(a, b)
     y = ops.instance_norm_plus(x.requires_grad_(), weight)
@@ -255,8 +288,9 @@ def test_gradcheck(backend, form, elu, with_residual, layout):
     level = torch.tensor([1, 0, 1])
 
     def function(x, weight, residual):
-        return ops.instance_norm_plus(x, weight, level, form=form, elu=elu, eps=0.1,
-                                      residual=residual if with_residual else None)
+        return ops.instance_norm_plus(
+            x, weight, level, form=form, elu=elu, eps=0.1, residual=residual if with_residual else None
+        )
 
     arguments = [t.requires_grad_() for t in (x, weight, residual)]
     if not with_residual:
@@ -286,8 +320,9 @@ def test_gradients_of_some_inputs_and_outputs(backend):
         roots = [(y, grad_y)] + ([(total, grad_sum)] if total.requires_grad else [])
         torch.autograd.backward(*map(list, zip(*roots, strict=True)))
         sum_lost = 0 if total.requires_grad else grad_sum
-        for leaf, need, wanted in zip(leaves, needed, (grad_x - sum_lost, grad_residual - sum_lost, grad_weight),
-                                      strict=True):
+        for leaf, need, wanted in zip(
+            leaves, needed, (grad_x - sum_lost, grad_residual - sum_lost, grad_weight), strict=True
+        ):
             assert (leaf.grad is not None) == need
             if need:
                 torch.testing.assert_close(leaf.grad, wanted)
@@ -343,8 +378,11 @@ def test_compiles_whole(backend):
         return ops.instance_norm_plus(y, weight, level), total
 
     compiled = torch.compile(block, fullgraph=True, backend="aot_eager")
-    for a, b in zip(run(compiled, x, residual, weight, level, grad_y, grad_sum),
-                    run(block, x, residual, weight, level, grad_y, grad_sum), strict=True):
+    for a, b in zip(
+        run(compiled, x, residual, weight, level, grad_y, grad_sum),
+        run(block, x, residual, weight, level, grad_y, grad_sum),
+        strict=True,
+    ):
         assert torch.equal(a, b)
 
 
@@ -356,10 +394,16 @@ ERRORS = [
     (TypeError, "weight must be a tensor, got NoneType", {"weight": None}),
     (TypeError, "weight must be float32, got float64", {"weight": W.double()}),
     (TypeError, "weight must be float32, bfloat16, got float16", {"x": X.bfloat16(), "weight": W.half()}),
-    (ValueError, "weight must have shape (levels, 9), or (levels, 6) without beta, to go with x, got (5, 8)",
-     {"weight": W[:, :8]}),
-    (ValueError, "weight must have shape (levels, 9), or (levels, 6) without beta, to go with x, got (0, 9)",
-     {"weight": W[:0]}),
+    (
+        ValueError,
+        "weight must have shape (levels, 9), or (levels, 6) without beta, to go with x, got (5, 8)",
+        {"weight": W[:, :8]},
+    ),
+    (
+        ValueError,
+        "weight must have shape (levels, 9), or (levels, 6) without beta, to go with x, got (0, 9)",
+        {"weight": W[:0]},
+    ),
     (ValueError, "weight must be on x's device cpu, got meta", {"weight": W.to("meta")}),
     (TypeError, "level must be int64, got int32", {"level": torch.zeros(2, dtype=torch.int32)}),
     (ValueError, "level must have shape (2,) to go with x, got (3,)", {"level": torch.zeros(3, dtype=torch.int64)}),
@@ -368,8 +412,11 @@ ERRORS = [
     (ValueError, "form must be 'official' or 'paper', got 'Paper'", {"form": "Paper"}),
     (ValueError, "eps must be finite and > 0, got 0.0", {"eps": 0.0}),
     (TypeError, "residual must be float32, got bfloat16", {"residual": X.bfloat16()}),
-    (ValueError, "residual must have shape (2, 3, 4, 4) to go with x, got (2, 3, 4, 5)",
-     {"residual": torch.zeros(2, 3, 4, 5)}),
+    (
+        ValueError,
+        "residual must have shape (2, 3, 4, 4) to go with x, got (2, 3, 4, 5)",
+        {"residual": torch.zeros(2, 3, 4, 5)},
+    ),
 ]
 
 

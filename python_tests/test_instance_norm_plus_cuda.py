@@ -11,8 +11,9 @@ FORMATS = cpu.FORMATS
 
 
 @pytest.mark.parametrize("layout", FORMATS, ids=str)
-@pytest.mark.parametrize("shape", [(1, 1030, 1, 2), (2, 520, 3, 4), (1, 3, 45, 47), (1, 2, 130, 130), (3, 40, 1, 1),
-                                   (2, 48, 8, 8)], ids=str)
+@pytest.mark.parametrize(
+    "shape", [(1, 1030, 1, 2), (2, 520, 3, 4), (1, 3, 45, 47), (1, 2, 130, 130), (3, 40, 1, 1), (2, 48, 8, 8)], ids=str
+)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 def test_against_float64(emulated, shape, layout, dtype):
     # More channels than a tile has, many chunks, thread rows that are no power of two.
@@ -38,10 +39,16 @@ def test_a_sample_does_not_see_the_batch(emulated, layout):
     x, residual, weight, level, *grads = cpu.inputs((5, 6, 33, 33), torch.float32, layout)
     whole = cpu.run(ops.instance_norm_plus, x, residual, weight, level, *grads, elu=True)
     for n in range(5):
-        one = cpu.run(ops.instance_norm_plus, *(t[n:n + 1] for t in (x, residual)), weight, level[n:n + 1],
-                      *(t[n:n + 1] for t in grads), elu=True)
+        one = cpu.run(
+            ops.instance_norm_plus,
+            *(t[n : n + 1] for t in (x, residual)),
+            weight,
+            level[n : n + 1],
+            *(t[n : n + 1] for t in grads),
+            elu=True,
+        )
         for index in (0, 1, 3, 4):
-            assert torch.equal(one[index], whole[index][n:n + 1])
+            assert torch.equal(one[index], whole[index][n : n + 1])
 
 
 def test_the_weight_alone_and_x_alone(emulated):

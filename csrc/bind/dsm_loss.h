@@ -11,9 +11,16 @@ void run_dsm_loss(const TensorView& score, const TensorView& sigma, const Option
                   uint32_t first, int threads) {
   using C = Compute<T>;
   const char* op = "dsm_loss";
-  const DsmLoss<T> p{score.data<const T>(), sigma.data<const C>(), weight ? weight->data<const C>() : nullptr,
-                     loss.data<C>(), grad ? grad->data<T>() : nullptr, partials.data<C>(),
-                     image_shape(score), is_channels_last(score, op), key, first};
+  const DsmLoss<T> p{score.data<const T>(),
+                     sigma.data<const C>(),
+                     weight ? weight->data<const C>() : nullptr,
+                     loss.data<C>(),
+                     grad ? grad->data<T>() : nullptr,
+                     partials.data<C>(),
+                     image_shape(score),
+                     is_channels_last(score, op),
+                     key,
+                     first};
   require(partials.dtype() == sigma.dtype() && partials.layout() == Layout::kContiguous &&
               partials.numel() >= p.shape.samples * p.chunks() && partials.same_device(score),
           op, "partials must hold one number for each piece of each sample");

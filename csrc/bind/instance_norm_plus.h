@@ -51,9 +51,18 @@ NormPlan<Compute<T>> norm_plan(const NormArguments& a, bool backward, const char
   require(a.scratch.numel() >= norm_scratch_size(shape, channels_last, backward), op, "scratch is too small");
   check_norm_levels(a, op);
   require(a.level || a.weight.size(0) > 0 || shape.samples == 0, op, "weight must have a row");
-  return {shape, channels_last, a.paper, a.elu, columns == 3 * shape.channels, static_cast<A>(a.eps),
-          pixel_chunks(shape, channels_last), a.weight.size(0), a.weight.data<const A>(),
-          a.level ? a.level->data<const int64_t>() : nullptr, a.stats.data<A>(), a.scratch.data<A>()};
+  return {shape,
+          channels_last,
+          a.paper,
+          a.elu,
+          columns == 3 * shape.channels,
+          static_cast<A>(a.eps),
+          pixel_chunks(shape, channels_last),
+          a.weight.size(0),
+          a.weight.data<const A>(),
+          a.level ? a.level->data<const int64_t>() : nullptr,
+          a.stats.data<A>(),
+          a.scratch.data<A>()};
 }
 
 // The data of an image that lies as x does; null for none.
@@ -101,8 +110,8 @@ inline void instance_norm_plus(const TensorView& x, const OptionalTensor& residu
 inline void instance_norm_plus_backward(const TensorView& x, const OptionalTensor& grad_y,
                                         const OptionalTensor& grad_sum, const OptionalTensor& grad_x,
                                         const OptionalTensor& grad_weight, const TensorView& weight,
-                                        const OptionalTensor& level, const TensorView& stats,
-                                        const TensorView& scratch, bool paper, double eps, bool elu, int threads) {
+                                        const OptionalTensor& level, const TensorView& stats, const TensorView& scratch,
+                                        bool paper, double eps, bool elu, int threads) {
   const char* op = "instance_norm_plus_backward";
   const NormArguments arguments{x, weight, level, stats, scratch, paper, elu, eps};
   require(grad_y.has_value(), op, "grad_y is missing");
@@ -116,9 +125,13 @@ inline void instance_norm_plus_backward(const TensorView& x, const OptionalTenso
     using T = typename decltype(tag)::type;
     const NormPlan<Compute<T>> plan = norm_plan<T>(arguments, true, op);
     Compute<T>* rows = plan.partials + norm_scratch_size(plan.shape, plan.channels_last, false);
-    const InstanceNormPlusBackward<T> p{plan, x.data<const T>(), image_like<const T>(x, grad_y, op),
-                                        image_like<const T>(x, grad_sum, op), image_like<T>(x, grad_x, op),
-                                        grad_weight ? grad_weight->data<Compute<T>>() : nullptr, rows,
+    const InstanceNormPlusBackward<T> p{plan,
+                                        x.data<const T>(),
+                                        image_like<const T>(x, grad_y, op),
+                                        image_like<const T>(x, grad_sum, op),
+                                        image_like<T>(x, grad_x, op),
+                                        grad_weight ? grad_weight->data<Compute<T>>() : nullptr,
+                                        rows,
                                         rows + plan.shape.samples * 3 * plan.shape.channels};
     on_device_of(
         x, op, [&] { instance_norm_plus_backward_cpu(p, threads); },

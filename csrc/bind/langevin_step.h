@@ -9,10 +9,17 @@ template <typename X, typename S>
 void run_langevin_step(const TensorView& x, const TensorView& score, const OptionalTensor& mask, double score_coef,
                        double noise_coef, const NoiseKey& key, uint32_t first, int threads) {
   const char* op = "langevin_step";
-  LangevinStep<X, S> p{x.data<X>(), score.data<const S>(), mask ? mask->data<const uint8_t>() : nullptr,
-                       image_shape(x), is_channels_last(x, op), is_channels_last(score, op),
-                       mask && mask->dim() == x.dim(), static_cast<X>(score_coef), static_cast<X>(noise_coef),
-                       key, first};
+  LangevinStep<X, S> p{x.data<X>(),
+                       score.data<const S>(),
+                       mask ? mask->data<const uint8_t>() : nullptr,
+                       image_shape(x),
+                       is_channels_last(x, op),
+                       is_channels_last(score, op),
+                       mask && mask->dim() == x.dim(),
+                       static_cast<X>(score_coef),
+                       static_cast<X>(noise_coef),
+                       key,
+                       first};
   on_device_of(
       x, op, [&] { langevin_step_cpu(p, threads); },
       [&](void* stream) {
@@ -24,7 +31,8 @@ void run_langevin_step(const TensorView& x, const TensorView& score, const Optio
 }
 
 inline void langevin_step(const TensorView& x, const TensorView& score, const OptionalTensor& mask, double score_coef,
-                   double noise_coef, int64_t seed, uint32_t step, uint32_t first, uint32_t stream, int threads) {
+                          double noise_coef, int64_t seed, uint32_t step, uint32_t first, uint32_t stream,
+                          int threads) {
   const char* op = "langevin_step";
   require_like(x, score, op);
   if (mask) {

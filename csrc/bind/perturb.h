@@ -9,8 +9,13 @@ template <typename T>
 void run_perturb(const TensorView& x, const TensorView& sigma, const TensorView& out, const NoiseKey& key,
                  uint32_t first, int threads) {
   const char* op = "perturb";
-  const Perturb<T> p{x.data<const T>(), out.data<T>(), sigma.data<const Compute<T>>(),
-                     image_shape(x), is_channels_last(x, op), key, first};
+  const Perturb<T> p{x.data<const T>(),
+                     out.data<T>(),
+                     sigma.data<const Compute<T>>(),
+                     image_shape(x),
+                     is_channels_last(x, op),
+                     key,
+                     first};
   on_device_of(
       x, op, [&] { perturb_cpu(p, threads); },
       [&](void* stream) {
@@ -30,9 +35,8 @@ inline void perturb(const TensorView& x, const TensorView& sigma, const TensorVi
   require_per_sample(sigma, x, op);
   if (x.numel() == 0) return;
   const NoiseKey key = noise_key(static_cast<uint64_t>(seed), step, stream);
-  on_float_type(x.dtype(), op, [&](auto tag) {
-    run_perturb<typename decltype(tag)::type>(x, sigma, out, key, first, threads);
-  });
+  on_float_type(x.dtype(), op,
+                [&](auto tag) { run_perturb<typename decltype(tag)::type>(x, sigma, out, key, first, threads); });
 }
 
 }  // namespace lv

@@ -1,5 +1,5 @@
-// How the CPU sums over the pixels of an image: in strips of neighbouring channels, and in these block by block, so that
-// what one pass over a block has read is still in the first-level cache for the next.
+// How the CPU sums over the pixels of an image: in strips of neighbouring channels, and in these block by block, so
+// that what one pass over a block has read is still in the first-level cache for the next.
 #pragma once
 
 #include "../images.h"
@@ -7,16 +7,16 @@
 
 namespace lv {
 
-constexpr int64_t kLanes = 128;  // channels of a strip, channels-last: sums side by side
-constexpr int64_t kPlanes = 16;  // channels of a strip, contiguous: one after the other
-constexpr int64_t kRows = 32;    // pixels of a block, channels-last
+constexpr int64_t kLanes = 128;             // channels of a strip, channels-last: sums side by side
+constexpr int64_t kPlanes = 16;             // channels of a strip, contiguous: one after the other
+constexpr int64_t kRows = 32;               // pixels of a block, channels-last
 constexpr int64_t kBlock = kLanes * kRows;  // elements of a block, at most; its sums are float, merged in double
 
 // Pixels of one channel, or of all channels of the strip (channels-last): `rows` rows of `width` neighbouring elements,
 // `stride` apart, `offset` from the start of the sample.
 struct Block {
   int64_t offset, rows, width, stride;
-  int64_t lane, lanes;         // the channels [lane, lane + lanes) of the strip
+  int64_t lane, lanes;            // the channels [lane, lane + lanes) of the strip
   int64_t pixels_before, pixels;  // of these channels, in the strip
 };
 
@@ -34,7 +34,8 @@ struct Strip {
   Block block(int64_t i) const {
     if (channels_last) {
       const int64_t before = i * kRows, pixels = std::min(kRows, end - begin - before);
-      return {(begin + before) * shape.channels + channel, pixels, channels, shape.channels, 0, channels, before, pixels};
+      const int64_t offset = (begin + before) * shape.channels + channel;
+      return {offset, pixels, channels, shape.channels, 0, channels, before, pixels};
     }
     const int64_t lane = i / blocks_of_channel(), before = i % blocks_of_channel() * kBlock;
     const int64_t pixels = std::min(kBlock, end - begin - before);
@@ -52,7 +53,12 @@ struct Strips {
   int64_t count() const { return chunks * across(); }
   Strip operator[](int64_t i) const {
     const int64_t begin = i / across() * chunk_pixels, channel = i % across() * channels();
-    return {shape, channels_last, i / across(), begin, std::min(begin + chunk_pixels, shape.pixels), channel,
+    return {shape,
+            channels_last,
+            i / across(),
+            begin,
+            std::min(begin + chunk_pixels, shape.pixels),
+            channel,
             std::min(channels(), shape.channels - channel)};
   }
 };

@@ -1,5 +1,4 @@
 #include "../instance_norm_plus.h"
-
 #include "norm_blocks.h"
 
 namespace lv {
@@ -31,7 +30,7 @@ LV_HD void sum_columns(const StripCoefficients<A>& k, const Rows<const A>& x_row
 template <bool kElu, typename A>
 LV_HD void sum_row(const NormCoefficients<A>& k, const Rows<const A>& x_row, const Rows<const A>& grad_row, A* first,
                    A* second) {
-  const A *__restrict x = x_row.data, *__restrict grad_y = grad_row.data;
+  const A* __restrict x = x_row.data, * __restrict grad_y = grad_row.data;
   A sums[kSums] = {}, products[kSums] = {};
   int64_t i = 0;
   for (; i + kSums <= x_row.width; i += kSums) {

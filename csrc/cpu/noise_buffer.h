@@ -7,7 +7,8 @@ namespace lv {
 
 constexpr int64_t kNoiseBuffer = 256;
 
-// z[0, count) = normals of elements [begin, begin + count) of `sample`; begin is a multiple of 4, count <= kNoiseBuffer.
+// z[0, count) = normals of elements [begin, begin + count) of `sample`; begin is a multiple of 4, count <=
+// kNoiseBuffer.
 LV_HD void fill_noise(const NoiseKey& key, uint32_t sample, int64_t begin, int64_t count, float* z) {
   const uint32_t block = static_cast<uint32_t>(begin / 4);
   const int blocks = static_cast<int>((count + 3) / 4);

@@ -1,4 +1,5 @@
-// Loops over threads whose result does not depend on how many there are: the pieces are fixed, only who does them varies.
+// Loops over threads whose result does not depend on how many there are: the pieces are fixed, only who does them
+// varies.
 #pragma once
 
 #include <algorithm>

@@ -20,8 +20,7 @@ LV_CLONES void perturb_chunk(const Perturb<T>& p, int64_t sample, int64_t begin,
       for (int64_t i = 0; i < count; ++i) out[from + i] = p.perturbed(x[from + i], sigma, z[i]);
       continue;
     }
-    for (int64_t i = 0; i < count; ++i, walk.next())
-      out[walk.offset()] = p.perturbed(x[walk.offset()], sigma, z[i]);
+    for (int64_t i = 0; i < count; ++i, walk.next()) out[walk.offset()] = p.perturbed(x[walk.offset()], sigma, z[i]);
   }
 }
 

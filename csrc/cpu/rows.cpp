@@ -23,7 +23,7 @@ LV_CLONES void narrow(const float* __restrict buffer, const Rows<Half>& rows) {
 template <typename A>
 LV_CLONES void add_rows(const Rows<const A>& a, const Rows<const A>& b, const Rows<A>& out) {
   for (int64_t row = 0; row < a.count; ++row) {
-    const A *__restrict left = a.data + row * a.stride, *__restrict right = b.data + row * b.stride;
+    const A* __restrict left = a.data + row * a.stride, * __restrict right = b.data + row * b.stride;
     A* __restrict sum = out.data + row * out.stride;
     for (int64_t j = 0; j < a.width; ++j) sum[j] = left[j] + right[j];
   }

@@ -1,8 +1,8 @@
-#include "device.h"
-
 #include <cuda_runtime.h>
 
 #include <stdexcept>
+
+#include "device.h"
 
 namespace lv {
 namespace {

@@ -8,37 +8,59 @@ struct Images {
   void *sum, *y;
 };
 
-// What is normalised, in two passes over a chunk: its mean, then the deviations from it and their squares. With a
-// residual the first pass writes the sum, and the second reads back what the same thread wrote.
+// The thread's sums of what is normalised; with a residual the sum is written on the way, and added as rounded there.
 template <typename Access>
-__global__ void __launch_bounds__(kThreads, 4) moments_kernel(NormPlan<float> p, Images images, Access access,
-                                                              NormGrid g) {
+__device__ void sum_inputs(const Images& images, const Access& access, const NormTile<Access::kLanes>& tile,
+                           int64_t from, float (&sum)[1][Access::kLanes]) {
+  constexpr int kLanes = Access::kLanes;
+  if (images.residual == nullptr) {
+    for_vectors<1>(access, {images.x}, from, tile, [&](int64_t, auto& v) {
+#pragma unroll
+      for (int lane = 0; lane < kLanes; ++lane) sum[0][lane] += v[0][lane];
+    });
+    return;
+  }
+  for_vectors<2>(access, {images.x, images.residual}, from, tile, [&](int64_t at, auto& v) {
+#pragma unroll
+    for (int lane = 0; lane < kLanes; ++lane) sum[0][lane] += v[0][lane] = access.rounded(v[0][lane] + v[1][lane]);
+    access.write(images.sum, at, v[0]);
+  });
+}
+
+// Mean and squared deviations of a chunk from the sums of d and d^2, d = x - centre. The first is what rounding left in
+// the centre; rounding may also push the squares below 0. NaN stays.
+template <int kLanes>
+__device__ void write_partials(const NormPlan<float>& p, const NormGrid& g, const NormTile<kLanes>& tile,
+                               int64_t sample, const float* centres, const float* sums) {
+  const float pixels = static_cast<float>(tile.pixels);
+  float* partial = p.partial(sample, tile.chunk) + tile.channel;
+#pragma unroll 1
+  for (int slot = static_cast<int>(threadIdx.x); slot < tile.channels; slot += kThreads) {
+    const float first = sums[slot], off = __fdividef(first, pixels);
+    const float squares = sums[g.rows * g.slots + slot] - first * off;
+    partial[slot] = centres[slot] + off;
+    partial[p.shape.channels + slot] = squares < 0.0f ? 0.0f : squares;
+  }
+}
+
+// The partial statistics of a chunk in two passes: its mean, then the deviations from it and their squares. The second
+// pass reads back what the same thread wrote.
+template <typename Access>
+__global__ void __launch_bounds__(kThreads, 4)
+    moments_kernel(NormPlan<float> p, Images images, Access access, NormGrid g) {
   constexpr int kLanes = Access::kLanes;
   LV_SHARED(float, shared);
   float *centres = shared, *sums = shared + g.slots;  // [slots], [2][rows * slots]
   const NormTile<kLanes> tile(p, g);
-  const float pixels = static_cast<float>(tile.pixels);
   for (int64_t sample = blockIdx.y; sample < p.shape.samples; sample += gridDim.y) {
     const int64_t from = sample * p.shape.elements() + tile.offset;
-    float sum[1][kLanes] = {};
-    if (images.residual != nullptr) {
-      for_vectors<2>(access, {images.x, images.residual}, from, tile, [&](int64_t at, auto& v) {
-#pragma unroll
-        for (int lane = 0; lane < kLanes; ++lane) sum[0][lane] += v[0][lane] = access.rounded(v[0][lane] + v[1][lane]);
-        access.write(images.sum, at, v[0]);
-      });
-    } else {
-      for_vectors<1>(access, {images.x}, from, tile, [&](int64_t, auto& v) {
-#pragma unroll
-        for (int lane = 0; lane < kLanes; ++lane) sum[0][lane] += v[0][lane];
-      });
-    }
+    float sum[1][kLanes] = {}, centre[kLanes], moments[2][kLanes] = {};
+    sum_inputs(images, access, tile, from, sum);
     sum_tile(sums, g, tile, sum);
 #pragma unroll 1
     for (int slot = static_cast<int>(threadIdx.x); slot < g.slots; slot += kThreads)
-      centres[slot] = __fdividef(sums[slot], pixels);
+      centres[slot] = __fdividef(sums[slot], static_cast<float>(tile.pixels));
     __syncthreads();
-    float centre[kLanes], moments[2][kLanes] = {};
 #pragma unroll
     for (int lane = 0; lane < kLanes; ++lane) centre[lane] = centres[tile.slot_of(lane)];
     for_vectors<1>(access, {images.residual != nullptr ? images.sum : images.x}, from, tile, [&](int64_t, auto& v) {
@@ -50,14 +72,7 @@ __global__ void __launch_bounds__(kThreads, 4) moments_kernel(NormPlan<float> p,
       }
     });
     sum_tile(sums, g, tile, moments);
-    float* partial = p.partial(sample, tile.chunk) + tile.channel;
-#pragma unroll 1
-    for (int slot = static_cast<int>(threadIdx.x); slot < tile.channels; slot += kThreads) {
-      const float first = sums[slot], off = __fdividef(first, pixels);  // what rounding left in the mean
-      const float squares = sums[g.rows * g.slots + slot] - first * off;
-      partial[slot] = centres[slot] + off;
-      partial[p.shape.channels + slot] = squares < 0.0f ? 0.0f : squares;
-    }
+    write_partials(p, g, tile, sample, centres, sums);
     __syncthreads();  // before the next sample's sums
   }
 }
@@ -100,37 +115,42 @@ __device__ void spread_of_means(const NormPlan<float>& p, int64_t sample, float*
   q = inverse_root(v + p.eps);
 }
 
+// The coefficients of the block's slots; the statistics are saved by the blocks of the first chunk.
+template <int kLanes>
+__device__ void make_coefficients(const NormPlan<float>& p, const NormTile<kLanes>& tile, int64_t sample, float m,
+                                  float q, const SlotCoefficients& slots) {
+  const int64_t channels = p.shape.channels;
+  float* stats = p.sample_stats(sample);
+#pragma unroll 1
+  for (int slot = static_cast<int>(threadIdx.x); slot < tile.channels; slot += kThreads) {
+    const int64_t c = tile.channel + slot;
+    float mean, squares;
+    merged_moments(p, sample, c, mean, squares);
+    const float r = inverse_root(__fdividef(squares, static_cast<float>(p.shape.pixels)) + p.eps);
+    slots.set(slot, p.coefficients(p.affine(sample, c), mean, r, m, q));
+    if (tile.chunk == 0) stats[c] = mean, stats[channels + c] = r;
+  }
+  if (blockIdx.x == 0 && threadIdx.x == 0) stats[2 * channels] = m, stats[2 * channels + 1] = q;
+}
+
 // The last samples that the first kernel read are the first here: they may still be in the cache.
 template <typename Access>
-__global__ void __launch_bounds__(kThreads, 4) normalise_kernel(NormPlan<float> p, Images images, Access access,
-                                                                NormGrid g) {
+__global__ void __launch_bounds__(kThreads, 4)
+    normalise_kernel(NormPlan<float> p, Images images, Access access, NormGrid g) {
   constexpr int kLanes = Access::kLanes;
   LV_SHARED(float, shared);
-  float *means = shared, *scales = means + g.slots, *biases = scales + g.slots, *sums = biases + g.slots;
+  const SlotCoefficients slots(shared, g);
+  float* sums = shared + 3 * g.slots;
   const NormTile<kLanes> tile(p, g);
   const void* input = images.residual != nullptr ? images.sum : images.x;
   for (int64_t back = blockIdx.y; back < p.shape.samples; back += gridDim.y) {
-    const int64_t sample = p.shape.samples - 1 - back, channels = p.shape.channels;
-    float *stats = p.sample_stats(sample), m, q;
-    spread_of_means(p, sample, sums, m, q);
-#pragma unroll 1
-    for (int slot = static_cast<int>(threadIdx.x); slot < tile.channels; slot += kThreads) {
-      const int64_t c = tile.channel + slot;
-      float mean, squares;
-      merged_moments(p, sample, c, mean, squares);
-      const float r = inverse_root(__fdividef(squares, static_cast<float>(p.shape.pixels)) + p.eps);
-      const auto k = p.coefficients(p.affine(sample, c), mean, r, m, q);
-      means[slot] = k.mean, scales[slot] = k.scale, biases[slot] = k.bias;
-      if (tile.chunk == 0) stats[c] = mean, stats[channels + c] = r;
-    }
-    if (blockIdx.x == 0 && threadIdx.x == 0) stats[2 * channels] = m, stats[2 * channels + 1] = q;
+    const int64_t sample = p.shape.samples - 1 - back;
+    float m, q;
+    spread_of_means(p, sample, sums, m, q);  // and its barriers keep the slots until all threads have read them
+    make_coefficients(p, tile, sample, m, q, slots);
     __syncthreads();
     NormCoefficients<float> k[kLanes];
-#pragma unroll
-    for (int lane = 0; lane < kLanes; ++lane) {
-      const int slot = tile.slot_of(lane);
-      k[lane] = {means[slot], scales[slot], biases[slot]};
-    }
+    slots.of_lanes(tile, k);
     const int64_t from = sample * p.shape.elements() + tile.offset;
     for_vectors<1>(access, {input}, from, tile, [&](int64_t at, auto& v) {
 #pragma unroll
@@ -139,7 +159,7 @@ __global__ void __launch_bounds__(kThreads, 4) normalise_kernel(NormPlan<float> 
         if (p.elu) v[0][lane] = elu(v[0][lane]);
       }
       access.write(images.y, at, v[0]);
-    });  // the next sample's coefficients stand behind the barriers of spread_of_means
+    });
   }
 }
 

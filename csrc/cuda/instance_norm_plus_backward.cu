@@ -15,26 +15,21 @@ __device__ float output_grad(const NormPlan<float>& p, const NormCoefficients<fl
 
 // S1 and S2 of a chunk.
 template <typename Access>
-__global__ void __launch_bounds__(kThreads, 4) sums_kernel(NormPlan<float> p, Images images, Access access,
-                                                           NormGrid g) {
+__global__ void __launch_bounds__(kThreads, 4)
+    sums_kernel(NormPlan<float> p, Images images, Access access, NormGrid g) {
   constexpr int kLanes = Access::kLanes;
   LV_SHARED(float, shared);
-  float *means = shared, *scales = means + g.slots, *biases = scales + g.slots, *sums = biases + g.slots;
+  const SlotCoefficients slots(shared, g);
+  float* sums = shared + 3 * g.slots;
   const NormTile<kLanes> tile(p, g);
   for (int64_t sample = blockIdx.y; sample < p.shape.samples; sample += gridDim.y) {
 #pragma unroll 1
-    for (int slot = static_cast<int>(threadIdx.x); slot < tile.channels; slot += kThreads) {
-      const auto k = p.saved_coefficients(sample, tile.channel + slot);
-      means[slot] = k.mean, scales[slot] = k.scale, biases[slot] = k.bias;
-    }
+    for (int slot = static_cast<int>(threadIdx.x); slot < tile.channels; slot += kThreads)
+      slots.set(slot, p.saved_coefficients(sample, tile.channel + slot));
     __syncthreads();
     NormCoefficients<float> k[kLanes];
     float sum[2][kLanes] = {};
-#pragma unroll
-    for (int lane = 0; lane < kLanes; ++lane) {
-      const int slot = tile.slot_of(lane);
-      k[lane] = {means[slot], scales[slot], biases[slot]};
-    }
+    slots.of_lanes(tile, k);
     const int64_t from = sample * p.shape.elements() + tile.offset;
     for_vectors<2>(access, {images.x, images.grad_y}, from, tile, [&](int64_t, auto& v) {
 #pragma unroll
@@ -92,14 +87,14 @@ __device__ Spread channel_spread(const NormPlan<float>& p, int64_t sample, float
 // dL/dx of the thread's vectors, with the coefficients of the slots in `shared`.
 template <typename Access>
 __device__ void write_gradient(const NormPlan<float>& p, const Images& images, const Access& access, const NormGrid& g,
-                               const NormTile<Access::kLanes>& tile, int64_t sample, const float* shared) {
+                               const NormTile<Access::kLanes>& tile, int64_t sample, float* shared) {
   constexpr int kLanes = Access::kLanes;
   NormCoefficients<float> k[kLanes];
   float slope_x[kLanes], constant[kLanes];
+  SlotCoefficients(shared, g).of_lanes(tile, k);
 #pragma unroll
   for (int lane = 0; lane < kLanes; ++lane) {
     const float* at = shared + tile.slot_of(lane);
-    k[lane] = {at[0], at[g.slots], at[2 * g.slots]};
     slope_x[lane] = at[3 * g.slots], constant[lane] = at[4 * g.slots];
   }
   const auto gradient = [&](int lane, float x, float grad_y) {
@@ -121,8 +116,8 @@ __device__ void write_gradient(const NormPlan<float>& p, const Images& images, c
 
 // dL/dx, and each sample's row of dL/dweight.
 template <typename Access>
-__global__ void __launch_bounds__(kThreads, 4) gradient_kernel(NormPlan<float> p, Images images, float* rows,
-                                                               Access access, NormGrid g) {
+__global__ void __launch_bounds__(kThreads, 4)
+    gradient_kernel(NormPlan<float> p, Images images, float* rows, Access access, NormGrid g) {
   constexpr int kLanes = Access::kLanes;
   LV_SHARED(float, shared);  // mean, scale, bias, slope_x and constant [slots] each, then room for sums
   float* sums = shared + 5 * g.slots;
@@ -141,7 +136,7 @@ __global__ void __launch_bounds__(kThreads, 4) gradient_kernel(NormPlan<float> p
       const auto d = norm_gradient(p, w, stats[channels + c], spread.muhat(stats[c]), spread.q, s1, s2, spread.sum_t,
                                    spread.sum_t_muhat);
       // slope_g is k.scale, or 0 with one pixel, where x - mean is 0 too.
-      shared[slot] = k.mean, shared[g.slots + slot] = d.slope_g, shared[2 * g.slots + slot] = k.bias;
+      SlotCoefficients(shared, g).set(slot, {k.mean, d.slope_g, k.bias});
       shared[3 * g.slots + slot] = d.slope_x, shared[4 * g.slots + slot] = d.constant;
       if (tile.chunk != 0) continue;
       float* row = rows + sample * 3 * channels + c;
@@ -154,8 +149,8 @@ __global__ void __launch_bounds__(kThreads, 4) gradient_kernel(NormPlan<float> p
 }
 
 // A thread sums one entry of dL/dweight over the samples of its level, in their order.
-__global__ void __launch_bounds__(kThreads) weight_gradient_kernel(NormPlan<float> p, const float* rows,
-                                                                   float* grad_weight) {
+__global__ void __launch_bounds__(kThreads)
+    weight_gradient_kernel(NormPlan<float> p, const float* rows, float* grad_weight) {
   const int64_t columns = p.columns(), column = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (column >= columns) return;
   for (int64_t level = blockIdx.y; level < p.levels; level += gridDim.y) {

@@ -18,10 +18,10 @@
   extern __shared__ __align__(16) unsigned char name##_bytes[]; \
   T* const name = reinterpret_cast<T*>(name##_bytes)
 // Checks the launch itself; what goes wrong while the kernel runs is reported by a later call, as always with CUDA.
-#define LV_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                                     \
-  do {                                                                                                \
-    kernel<<<grid, block, shared_bytes, static_cast<cudaStream_t>(stream)>>>(__VA_ARGS__);            \
-    const cudaError_t status = cudaGetLastError();                                                    \
+#define LV_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                                                \
+  do {                                                                                                           \
+    kernel<<<grid, block, shared_bytes, static_cast<cudaStream_t>(stream)>>>(__VA_ARGS__);                       \
+    const cudaError_t status = cudaGetLastError();                                                               \
     if (status != cudaSuccess) throw std::runtime_error(std::string(#kernel ": ") + cudaGetErrorString(status)); \
   } while (0)
 #endif

@@ -49,7 +49,9 @@ struct VectorAccess {
   static constexpr int kLanes = kCount, kInFlight = 2;
   using Stored = Vector<T, kLanes>;
 
-  __device__ Stored read(const void* image, int64_t at) const { return Stored::read(static_cast<const T*>(image) + at); }
+  __device__ Stored read(const void* image, int64_t at) const {
+    return Stored::read(static_cast<const T*>(image) + at);
+  }
   __device__ float value(const Stored& stored, int lane) const { return load(stored.lane[lane]); }
   __device__ void write(void* image, int64_t at, const float (&values)[kLanes]) const {
     Stored stored;
@@ -129,8 +131,8 @@ struct NormTile {
   __device__ int slot_of(int lane) const { return slot + lane * lane_slots; }
 };
 
-// Calls body(place, values[kImages][kLanes]) for the thread's vectors of several images. kInFlight vectors in all are asked
-// for before the first is used, so that memory always has work.
+// Calls body(place, values[kImages][kLanes]) for the thread's vectors of several images. kInFlight vectors in all are
+// asked for before the first is used, so that memory always has work.
 template <int kImages, typename Access, typename Body>
 __device__ void for_vectors(const Access& access, const void* const (&images)[kImages], int64_t from,
                             const NormTile<Access::kLanes>& tile, const Body& body) {
@@ -205,6 +207,25 @@ __device__ void block_sum(float* sums, float (&value)[kCount][1]) {
   for (int a = 0; a < kCount; ++a) value[a][0] = sums[a * kThreads];
   __syncthreads();
 }
+
+// The coefficients of the slots as three arrays in shared memory.
+struct SlotCoefficients {
+  float *means, *scales, *biases;
+
+  __device__ SlotCoefficients(float* shared, const NormGrid& g)
+      : means(shared), scales(shared + g.slots), biases(shared + 2 * g.slots) {}
+  __device__ void set(int slot, const NormCoefficients<float>& k) const {
+    means[slot] = k.mean, scales[slot] = k.scale, biases[slot] = k.bias;
+  }
+  template <int kLanes>
+  __device__ void of_lanes(const NormTile<kLanes>& tile, NormCoefficients<float> (&k)[kLanes]) const {
+#pragma unroll
+    for (int lane = 0; lane < kLanes; ++lane) {
+      const int slot = tile.slot_of(lane);
+      k[lane] = {means[slot], scales[slot], biases[slot]};
+    }
+  }
+};
 
 // 1 / sqrt(v) to about one unit in the last place; unlike 1.0f / sqrtf(v) without a branch to rare cases.
 __device__ inline float inverse_root(float v) {

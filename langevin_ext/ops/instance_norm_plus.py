@@ -41,15 +41,28 @@ def _forward(x, residual, weight, level, paper, eps, elu):
     stats = _stats(x)
     if core is None or x.numel() == 0:
         _check_level(level, weight)
-        out = reference.instance_norm_plus(x, weight, level, form="paper" if paper else "official", eps=eps, elu=elu,
-                                           residual=residual)
+        out = reference.instance_norm_plus(
+            x, weight, level, form="paper" if paper else "official", eps=eps, elu=elu, residual=residual
+        )
         y, total = (out, None) if residual is None else out
         return _like(y, x), x.new_empty(0) if total is None else _like(total, x), stats.zero_()
     y = torch.empty_like(x)
     total = None if residual is None else torch.empty_like(x)
     scratch = stats.new_empty(core.instance_norm_plus_scratch(x, False))
-    core.instance_norm_plus(x, _like(residual, x), total, y, weight.contiguous(), _contiguous(level), stats, scratch,
-                            paper, eps, elu, torch.get_num_threads())
+    core.instance_norm_plus(
+        x,
+        _like(residual, x),
+        total,
+        y,
+        weight.contiguous(),
+        _contiguous(level),
+        stats,
+        scratch,
+        paper,
+        eps,
+        elu,
+        torch.get_num_threads(),
+    )
     return y, x.new_empty(0) if total is None else total, stats
 
 
@@ -67,14 +80,29 @@ def _backward(grad_y, grad_sum, x, weight, level, stats, paper, eps, elu, need_x
     x = dense(x)
     if core is None or x.numel() == 0:
         grads = _plain_backward(grad_y, grad_sum, x, weight, level, paper, eps, elu)
-        return (_like(grads[0], x) if need_x else x.new_empty(0),
-                grads[1].contiguous() if need_weight else weight.new_empty(0))
+        return (
+            _like(grads[0], x) if need_x else x.new_empty(0),
+            grads[1].contiguous() if need_weight else weight.new_empty(0),
+        )
     weight = weight.contiguous()
     grad_x = torch.empty_like(x) if need_x else None
     grad_weight = torch.empty_like(weight) if need_weight else None
     scratch = stats.new_empty(core.instance_norm_plus_scratch(x, True))
-    core.instance_norm_plus_backward(x, _like(grad_y, x), _like(grad_sum, x), grad_x, grad_weight, weight,
-                                     _contiguous(level), stats, scratch, paper, eps, elu, torch.get_num_threads())
+    core.instance_norm_plus_backward(
+        x,
+        _like(grad_y, x),
+        _like(grad_sum, x),
+        grad_x,
+        grad_weight,
+        weight,
+        _contiguous(level),
+        stats,
+        scratch,
+        paper,
+        eps,
+        elu,
+        torch.get_num_threads(),
+    )
     return (grad_x if need_x else x.new_empty(0)), (grad_weight if need_weight else weight.new_empty(0))
 
 
@@ -97,18 +125,21 @@ def _plain_backward(grad_y, grad_sum, x, weight, level, paper, eps, elu):
         g = g * torch.where(y > 0, 1, y.clamp(max=0).exp())
     s1, s2 = g.sum(dim=(2, 3), keepdim=True), (g * xhat).sum(dim=(2, 3), keepdim=True)
     t = (alpha if paper else gamma * alpha) * s1
-    grad_mu = q * (t - t.mean(dim=1, keepdim=True)
-                   - muhat * (t * muhat).sum(dim=1, keepdim=True) / max(channels - 1, 1))
+    grad_mu = q * (
+        t - t.mean(dim=1, keepdim=True) - muhat * (t * muhat).sum(dim=1, keepdim=True) / max(channels - 1, 1)
+    )
     grad_x = gamma * r * (g - s1 / pixels - xhat * s2 / pixels) + grad_mu / pixels
     grad_x = grad_x if grad_sum is None else grad_x + grad_sum
     rows = (s2, muhat * s1) if paper else (s2 + alpha * muhat * s1, gamma * muhat * s1)
-    rows = torch.cat([*rows, s1][:2 + len(beta)], dim=1).flatten(1)
+    rows = torch.cat([*rows, s1][: 2 + len(beta)], dim=1).flatten(1)
     return grad_x.to(x.dtype), torch.zeros_like(weight).index_add(0, level, rows)
 
 
 def _backward_fake(grad_y, grad_sum, x, weight, level, stats, paper, eps, elu, need_x, need_weight):
-    return (torch.empty_like(dense(x)) if need_x else x.new_empty(0),
-            torch.empty_like(weight, memory_format=torch.contiguous_format) if need_weight else weight.new_empty(0))
+    return (
+        torch.empty_like(dense(x)) if need_x else x.new_empty(0),
+        torch.empty_like(weight, memory_format=torch.contiguous_format) if need_weight else weight.new_empty(0),
+    )
 
 
 def _setup_context(ctx, inputs, output):
@@ -129,17 +160,29 @@ def _autograd(ctx, grad_y, grad_sum, _):
         grad_x, grad_weight = _plain_backward(grad_y, grad_sum, x, weight, level, *ctx.options)
     elif grad_y is not None:
         grad_x, grad_weight = _backward_op(grad_y, grad_sum, x, weight, level, stats, *ctx.options, need_x, need_weight)
-    return (grad_x if ctx.needs_input_grad[0] else None, grad_x if ctx.needs_input_grad[1] else None,
-            grad_weight if need_weight else None, None, None, None, None)
+    return (
+        grad_x if ctx.needs_input_grad[0] else None,
+        grad_x if ctx.needs_input_grad[1] else None,
+        grad_weight if need_weight else None,
+        None,
+        None,
+        None,
+        None,
+    )
 
 
 _forward_op = define(
     "instance_norm_plus(Tensor x, Tensor? residual, Tensor weight, Tensor? level, bool paper, float eps, bool elu) "
-    "-> (Tensor, Tensor, Tensor)", _forward, _forward_fake)
+    "-> (Tensor, Tensor, Tensor)",
+    _forward,
+    _forward_fake,
+)
 _backward_op = define(
     "instance_norm_plus_backward(Tensor grad_y, Tensor? grad_sum, Tensor x, Tensor weight, Tensor? level, "
     "Tensor stats, bool paper, float eps, bool elu, bool need_x, bool need_weight) -> (Tensor, Tensor)",
-    _backward, _backward_fake)
+    _backward,
+    _backward_fake,
+)
 torch.library.register_autograd("langevin_ext::instance_norm_plus", _autograd, setup_context=_setup_context)
 
 
@@ -192,8 +235,10 @@ def _check(x, weight, level, form, eps, residual):
     check_tensor(NAME, "weight", weight, tuple(dict.fromkeys((torch.float32, x.dtype))))
     channels = x.shape[1]
     if weight.dim() != 2 or weight.shape[0] < 1 or weight.shape[1] not in (2 * channels, 3 * channels):
-        raise ValueError(f"{NAME}: weight must have shape (levels, {3 * channels}), or (levels, {2 * channels}) "
-                         f"without beta, to go with x, got {tuple(weight.shape)}")
+        raise ValueError(
+            f"{NAME}: weight must have shape (levels, {3 * channels}), or (levels, {2 * channels}) "
+            f"without beta, to go with x, got {tuple(weight.shape)}"
+        )
     check_like(NAME, "weight", weight, "x", x, weight.shape)
     if level is not None:
         check_tensor(NAME, "level", level, (torch.int64,))

@@ -4,6 +4,7 @@ Objects are kept in build/emulation under a hash of all that they are made of, s
 mutant, a build with pieces of the source replaced, compiles only what includes the changed file.
 """
 
+import contextlib
 import ctypes
 import hashlib
 import importlib.util
@@ -23,8 +24,17 @@ CACHE = ROOT / "build" / "emulation"
 KEPT_FILES = 400
 CORES = len(os.sched_getaffinity(0))
 SLOTS = threading.BoundedSemaphore(CORES)
-FLAGS = ["-std=c++17", "-O1", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-fno-math-errno",
-         "-fno-strict-aliasing", "-w", "-DLV_EMULATE", "-DLV_MODULE_NAME=_emulated"]
+FLAGS = [
+    "-std=c++17",
+    "-fPIC",
+    "-fvisibility=hidden",
+    "-ffp-contract=off",
+    "-fno-math-errno",
+    "-fno-strict-aliasing",
+    "-w",
+    "-DLV_EMULATE",
+    "-DLV_MODULE_NAME=_emulated",
+]
 BUILD_INFO = """namespace lv {
 const char* kSourceHash = "emulated";
 const char* kCudaArchs = "";
@@ -57,11 +67,13 @@ def build(replacements=None) -> Path:
         replacements: {path inside csrc: [(old, new), ...]}; each old text must occur exactly once.
     """
     CACHE.mkdir(parents=True, exist_ok=True)
+    if not replacements:
+        prune()
     sources = ROOT / "csrc" if not replacements else mutated_tree(replacements)
     info = CACHE / "build_info.cpp"
     write(info, BUILD_INFO)
     units = sorted(path for path in (sources / "cuda").glob("*.cu") if path.name != "device.cu")
-    units += [sources / "bindings.cpp", HERE / "emulate.cpp", info]
+    units += [ROOT / "csrc" / "bindings.cpp", HERE / "emulate.cpp", info]
     return link(units, sources)
 
 
@@ -77,7 +89,6 @@ def link(units, sources):
     module = CACHE / f"_emulated-{digest(*(path.name for path in objects))}.so"
     if not module.is_file():
         run([*compiler().split(), "-shared", *map(str, objects)], module)
-        prune()
     return module
 
 
@@ -109,19 +120,24 @@ def sources_text():
 
 
 def compile_unit(unit, sources):
+    """The object of a source; mutants, which run only a little, are compiled without optimisation.
+
+    The bindings are never mutated, which saves their long compilation: a replacement must leave structs as they are.
+    """
     import pybind11
 
-    texts = {}
+    texts, sources = {}, sources if unit.is_relative_to(sources) else ROOT / "csrc"
     gather(unit, sources, texts)
-    parts = [text for _, text in sorted(texts.items())]
-    output = CACHE / f"{unit.stem}-{digest(compiler(), *FLAGS, sys.version, *parts)}.o"
+    parts = [compiler(), *FLAGS, sys.version, *(text for _, text in sorted(texts.items()))]
+    output = CACHE / f"{unit.stem}-{digest(*parts)}.o"
     if output.is_file():
         os.utime(output)
     else:
+        optimise = "-O0" if sources.parent == CACHE else "-O1"
         includes = [f"-I{sources}", f"-I{HERE}"]
         if unit.name == "bindings.cpp":
             includes += ["-isystem", pybind11.get_include(), "-isystem", sysconfig.get_path("include")]
-        run([*compiler().split(), *FLAGS, *includes, "-x", "c++", "-c", str(unit)], output)
+        run([*compiler().split(), *FLAGS, optimise, *includes, "-x", "c++", "-c", str(unit)], output)
     return output
 
 
@@ -160,8 +176,11 @@ def digest(*texts):
 
 def prune():
     """Keeps the cache bounded: the files used longest ago go."""
-    files = sorted(CACHE.iterdir(), key=lambda path: path.stat().st_mtime)
-    for path in files[:max(len(files) - KEPT_FILES, 0)]:
+    ages = {}
+    for path in CACHE.iterdir():
+        with contextlib.suppress(FileNotFoundError):  # another process may be at work
+            ages[path] = path.stat().st_mtime
+    for path in sorted(ages, key=ages.get)[:-KEPT_FILES]:
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:

@@ -21,8 +21,13 @@ ALL = {
     ],
     "langevin_step": [
         *product(shape=[*SHAPES, ONE_BEYOND, (5, 4)], dtype=[F32, BF16, F16]),
-        *product(shape=[(3, 3, 8, 8), (2, 3, 5, 7)], dtype=[F32, BF16, F16], x_layout=LAYOUTS, score_layout=LAYOUTS,
-                 mask=[None, "image", "batch"]),
+        *product(
+            shape=[(3, 3, 8, 8), (2, 3, 5, 7)],
+            dtype=[F32, BF16, F16],
+            x_layout=LAYOUTS,
+            score_layout=LAYOUTS,
+            mask=[None, "image", "batch"],
+        ),
         {"shape": (3, 2, 513), "mask": "batch"},
     ],
     "perturb": product(shape=[*SHAPES, ONE_BEYOND], dtype=[F32, BF16, F16], layout=LAYOUTS),
@@ -34,10 +39,21 @@ ALL = {
     "instance_norm_plus": [
         *product(shape=[*SHAPES, ONE_BEYOND], layout=LAYOUTS),
         *product(shape=[(3, 8, 10, 10), (2, 33, 1, 5), (1, 17, 15, 20)], dtype=[BF16, F16], layout=LAYOUTS),
-        *product(shape=[(3, 8, 8, 8)], layout=LAYOUTS[:2], form=["official", "paper"], elu=[False, True],
-                 residual=[None, "contiguous", "channels_last"]),
-        *product(shape=[(2, 3, 5, 5)], layout=LAYOUTS[:2], form=["official", "paper"], elu=[True],
-                 residual=[None, "contiguous"], levels=[None]),
+        *product(
+            shape=[(3, 8, 8, 8)],
+            layout=LAYOUTS[:2],
+            form=["official", "paper"],
+            elu=[False, True],
+            residual=[None, "contiguous", "channels_last"],
+        ),
+        *product(
+            shape=[(2, 3, 5, 5)],
+            layout=LAYOUTS[:2],
+            form=["official", "paper"],
+            elu=[True],
+            residual=[None, "contiguous"],
+            levels=[None],
+        ),
         *product(shape=[(3, 8, 10, 10)], layout=LAYOUTS[:2], beta=[False], scale=[1.0, 30.0]),
         # Several chunks of pixels to a channel.
         *product(shape=[(2, 3, 45, 45), (1, 33, 30, 30)], dtype=[F32, BF16], layout=LAYOUTS[:2]),

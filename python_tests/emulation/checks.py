@@ -26,7 +26,7 @@ def where(**coordinates):
 
 def check_noise(emulation, shape, first=5):
     for op in (ops.philox_words, ops.philox_normal):
-        result, = emulation.run(lambda op=op: [op(shape, **where(first=first))])
+        (result,) = emulation.run(lambda op=op: [op(shape, **where(first=first))])
         assert same_bits(result, op(shape, **where(first=first))), op.__name__
 
 
@@ -38,13 +38,13 @@ def check_langevin_step(emulation, shape, dtype=F32, x_layout="contiguous", scor
         x = tensor(shape, x_layout)
         return [ops.langevin_step(x, score, 0.3, 0.7, mask=known, **where())]
 
-    result, = emulation.run(step)
+    (result,) = emulation.run(step)
     assert same_bits(result, step()[0])
 
 
 def check_perturb(emulation, shape, dtype=F32, layout="contiguous"):
     x, sigma = tensor(shape, layout, dtype), tensor(shape[:1], seed=1).abs() + 0.1
-    result, = emulation.run(lambda: [ops.perturb(x, sigma, **where())])
+    (result,) = emulation.run(lambda: [ops.perturb(x, sigma, **where())])
     assert same_bits(result, ops.perturb(x, sigma, **where()))
 
 
@@ -53,8 +53,9 @@ def check_dsm_loss(emulation, shape, dtype=F32, layout="contiguous", anneal_powe
 
     def loss_and_grad(function=ops.dsm_loss, as_dtype=dtype):
         score = tensor(shape, layout, dtype).to(as_dtype).requires_grad_()
-        loss = function(score, sigma.to(torch.float64 if as_dtype == torch.float64 else F32),
-                        anneal_power=anneal_power, **where())
+        loss = function(
+            score, sigma.to(torch.float64 if as_dtype == torch.float64 else F32), anneal_power=anneal_power, **where()
+        )
         return loss.detach(), *torch.autograd.grad(loss @ weight.to(loss.dtype), score)
 
     loss, grad = emulation.run(loss_and_grad)
@@ -78,8 +79,20 @@ def check_instance_norm_plus_backward(emulation, **case):
     check_instance_norm_plus(emulation, gradients=True, **case)
 
 
-def norm(function, gradients, shape, dtype=F32, layout="contiguous", levels=3, beta=True, form="official", elu=False,
-         residual=None, scale=1.0, as_dtype=None):
+def norm(
+    function,
+    gradients,
+    shape,
+    dtype=F32,
+    layout="contiguous",
+    levels=3,
+    beta=True,
+    form="official",
+    elu=False,
+    residual=None,
+    scale=1.0,
+    as_dtype=None,
+):
     """The outputs, or the gradients of a fixed combination of them; computed in as_dtype on the values of dtype."""
     as_dtype, weight_dtype = as_dtype or dtype, as_dtype or F32
     level = None if levels is None else torch.arange(shape[0]).flip(0) % levels

@@ -39,11 +39,10 @@ struct Fiber {
 
   Fiber();
   ~Fiber() { munmap(stack, kStackBytes); }
-  Fiber(const Fiber&) = delete;
 };
 
 struct Schedule {
-  enum { kForward, kReverse, kRound, kRandom } kind = kForward;
+  enum Kind { kForward, kReverse, kRound, kRandom } kind = kForward;
   std::mt19937 random;
 };
 
@@ -289,18 +288,12 @@ unsigned exchange(unsigned mask, int source, unsigned char value[kMaxValue], int
 // For ctypes; 0 where there is no such schedule.
 extern "C" __attribute__((visibility("default"))) int lv_emulate_set_schedule(const char* name, unsigned seed) {
   using lv::emulate::Schedule;
-  auto& schedule = lv::emulate::engine.schedule;
-  const std::string wanted = name;
-  if (wanted == "forward")
-    schedule.kind = Schedule::kForward;
-  else if (wanted == "reverse")
-    schedule.kind = Schedule::kReverse;
-  else if (wanted == "round")
-    schedule.kind = Schedule::kRound;
-  else if (wanted == "random")
-    schedule.kind = Schedule::kRandom;
-  else
-    return 0;
+  // In the order of Schedule::Kind.
+  const std::string names[] = {"forward", "reverse", "round", "random"};
+  const auto* found = std::find(std::begin(names), std::end(names), name);
+  if (found == std::end(names)) return 0;
+  Schedule& schedule = lv::emulate::engine.schedule;
+  schedule.kind = static_cast<Schedule::Kind>(found - names);
   schedule.random.seed(seed);
   return 1;
 }

@@ -53,10 +53,10 @@ class Guarded:
         self.end = self.begin + elements * tensor.element_size()
         self.bytes = torch.full((self.end + MARGIN,), POISON, dtype=torch.uint8)
         ctypes.memmove(self.bytes.data_ptr() + self.begin, tensor.data_ptr(), self.end - self.begin)
-        self.inside = self.bytes[self.begin:self.end].view(tensor.dtype).as_strided(tensor.shape, tensor.stride())
+        self.inside = self.bytes[self.begin : self.end].view(tensor.dtype).as_strided(tensor.shape, tensor.stride())
 
     def finish(self, name):
-        if bool((self.bytes[:self.begin] != POISON).any() | (self.bytes[self.end:] != POISON).any()):
+        if bool((self.bytes[: self.begin] != POISON).any() | (self.bytes[self.end :] != POISON).any()):
             raise AssertionError(f"{name} wrote outside a tensor of shape {tuple(self.outside.shape)}")
         ctypes.memmove(self.outside.data_ptr(), self.bytes.data_ptr() + self.begin, self.end - self.begin)
 

@@ -3,127 +3,139 @@
 A mutant is (op, file in csrc, text that occurs once, replacement).
 """
 
+from . import mutants_norm
+
 DROP = ""
 NOISE, STEP, PERTURB, DSM = (f"cuda/{op}.cu" for op in ("noise", "langevin_step", "perturb", "dsm_loss"))
-TILES = "cuda/norm_tiles.h"
-NORM, BACKWARD = "cuda/instance_norm_plus.cu", "cuda/instance_norm_plus_backward.cu"
 MUTANTS = {
-    "noise: one element too many":
-        ("noise", NOISE, "begin + lane < p.elements; ++lane", "begin + lane <= p.elements; ++lane"),
-    "noise: the tail is left out":
-        ("noise", NOISE, "begin + lane < p.elements; ++lane", "begin + lane + 1 < p.elements; ++lane"),
-    "noise: every sample is the first":
-        ("noise", NOISE, "p.first + static_cast<uint32_t>(sample)", "p.first"),
-    "noise: the block counts elements":
-        ("noise", NOISE, "static_cast<uint32_t>(begin / 4), lanes", "static_cast<uint32_t>(begin), lanes"),
-    "noise: samples beyond the grid are left out":
-        ("noise", NOISE, "sample < p.samples; sample += gridDim.y", "sample < gridDim.y; sample += gridDim.y"),
-    "langevin_step: lanes reversed":
-        ("langevin_step", STEP, "p.moved(x4.lane[lane], s4.lane[lane], z[lane])",
-         "p.moved(x4.lane[lane], s4.lane[lane], z[3 - lane])"),
-    "langevin_step: the score of the first sample":
-        ("langevin_step", STEP, "p.score + sample * elements", "p.score"),
-    "langevin_step: the layout of x for the score":
-        ("langevin_step", STEP, "memory_offset(p.shape, p.score_channels_last, element)",
-         "memory_offset(p.shape, p.x_channels_last, element)"),
-    "langevin_step: one element too many":
-        ("langevin_step", STEP, "if (element >= elements ||", "if (element > elements ||"),
-    "langevin_step: the mask is ignored":
-        ("langevin_step", STEP, "|| p.is_known(sample, element)) continue", ") continue"),
-    "langevin_step: the alignment of the score is not asked":
-        ("langevin_step", STEP, " && is_aligned<S, 4>(p.score)", DROP),
-    "langevin_step: the size is not asked":
-        ("langevin_step", STEP, " && elements % 4 == 0", DROP),
-    "langevin_step: too few blocks":
-        ("langevin_step", STEP, "grid_for((elements + 3) / 4, p.shape.samples)",
-         "grid_for(elements / 4, p.shape.samples)"),
-    "perturb: lanes reversed":
-        ("perturb", PERTURB, "p.perturbed(x4.lane[lane], sigma, z[lane])",
-         "p.perturbed(x4.lane[lane], sigma, z[3 - lane])"),
-    "perturb: the level of the first sample":
-        ("perturb", PERTURB, "p.sigma[sample]", "p.sigma[0]"),
-    "perturb: one element too many":
-        ("perturb", PERTURB, "if (begin + lane < elements)", "if (begin + lane <= elements)"),
-    "perturb: the alignment of x is not asked":
-        ("perturb", PERTURB, " && is_aligned<T, 4>(p.x)", DROP),
-    "dsm_loss: no barrier before the warps are added":
-        ("dsm_loss", DSM, "= sum;\n    __syncthreads();", "= sum;"),
-    "dsm_loss: no barrier before the next sample":
-        ("dsm_loss", DSM, "__syncthreads();  // before the next sample's sums", DROP),
-    "dsm_loss: a barrier that not all threads reach":
-        ("dsm_loss", DSM, "    float r[4] = {};", "    if (begin >= p.shape.elements()) return;\n    float r[4] = {};"),
-    "dsm_loss: a step of the warp's sum is missing":
-        ("dsm_loss", DSM, "offset > 0; offset /= 2", "offset > 1; offset /= 2"),
-    "dsm_loss: the warp's sum goes up":
-        ("dsm_loss", DSM, "__shfl_down_sync", "__shfl_up_sync"),
-    "dsm_loss: the wrong lane writes":
-        ("dsm_loss", DSM, "if (lane == 0) p.loss", "if (lane == 1) p.loss"),
-    "dsm_loss: a warp is left out":
-        ("dsm_loss", DSM, "warp < kThreads / kWarp; ++warp", "warp < kThreads / kWarp - 1; ++warp"),
-    "dsm_loss: the warps are added in reverse":
-        ("dsm_loss", DSM, "for (int warp = 1; warp < kThreads / kWarp; ++warp)",
-         "for (int warp = kThreads / kWarp - 1; warp > 0; --warp)"),
-    "dsm_loss: too little shared memory":
-        ("dsm_loss", DSM, "kThreads / kWarp * sizeof(float)", "(kThreads / kWarp - 1) * sizeof(float)"),
-    "dsm_loss: the pieces of the first sample":
-        ("dsm_loss", DSM, "p.partials[sample * p.chunks() + blockIdx.x]", "p.partials[blockIdx.x]"),
-    "dsm_loss: the first piece is left out":
-        ("dsm_loss", DSM, "chunk = lane; chunk <", "chunk = lane + 1; chunk <"),
-    "dsm_loss: the gradient's weight of the first sample":
-        ("dsm_loss", DSM, "p.weight_of(sample) * sigma", "p.weight_of(0) * sigma"),
-    "instance_norm_plus: no barrier before the rows are added":
-        ("instance_norm_plus", TILES, "  }\n  __syncthreads();\n  for (int live", "  }\n  for (int live"),
-    "instance_norm_plus: no barrier between the halvings":
-        ("instance_norm_plus", TILES, "+ half];\n    }\n    __syncthreads();", "+ half];\n    }"),
-    "instance_norm_plus: no barrier after the block's sum is read":
-        ("instance_norm_plus", TILES, "sums[a * kThreads];\n  __syncthreads();", "sums[a * kThreads];"),
-    "instance_norm_plus: the odd row is lost":
-        ("instance_norm_plus", TILES, "live > 1; live = (live + 1) / 2", "live > 1; live = live / 2"),
-    "instance_norm_plus: the rows' tail is left out":
-        ("instance_norm_plus", TILES, "(vectors - row - 1) / g.rows + 1", "(vectors - row) / g.rows"),
-    "instance_norm_plus: one vector too many":
-        ("instance_norm_plus", TILES, "(vectors - row - 1) / g.rows + 1", "(vectors - row) / g.rows + 1"),
-    "instance_norm_plus: one slot to a vector of channels":
-        ("instance_norm_plus", TILES, "g.columns * (p.channels_last ? kLanes : 1)", "g.columns"),
-    "instance_norm_plus: the alignment is not asked":
-        ("instance_norm_plus", TILES, "return is_aligned<T, kLanes>(image);", "return image == image;"),
-    "instance_norm_plus: too little shared memory":
-        ("instance_norm_plus", TILES, "2 * std::max(g.rows * g.slots, kThreads)",
-         "std::max(g.rows * g.slots, kThreads)"),
-    "instance_norm_plus: no barrier after the centres":
-        ("instance_norm_plus", NORM, "(sums[slot], pixels);\n    __syncthreads();", "(sums[slot], pixels);"),
-    "instance_norm_plus: no barrier before the next sample":
-        ("instance_norm_plus", NORM, "__syncthreads();  // before the next sample's sums", DROP),
-    "instance_norm_plus: no barrier before the coefficients are read":
-        ("instance_norm_plus", NORM, "= q;\n    __syncthreads();", "= q;"),
-    "instance_norm_plus: Chan's correction is dropped":
-        ("instance_norm_plus", NORM, " + delta * delta * (before * move)", DROP),
-    "instance_norm_plus: every chunk is taken for a full one":
-        ("instance_norm_plus", NORM, "static_cast<float>(p.chunk_size(chunk))", "static_cast<float>(p.chunks.pixels)"),
-    "instance_norm_plus: C for C - 1":
-        ("instance_norm_plus", NORM, "channels > 1.0f ? channels - 1.0f : 1.0f", "channels"),
-    "instance_norm_plus: the level of the first sample":
-        ("instance_norm_plus", NORM, "p.affine(sample, c)", "p.affine(0, c)"),
-    "instance_norm_plus: the moments leave out the residual":
-        ("instance_norm_plus", NORM, "{images.residual != nullptr ? images.sum : images.x}", "{images.x}"),
-    "instance_norm_plus_backward: the wrong chunk writes the statistics":
-        ("instance_norm_plus_backward", NORM, "if (tile.chunk == 0) stats[c]", "if (tile.chunk == 1) stats[c]"),
-    "instance_norm_plus_backward: no barrier before the coefficients are read":
-        ("instance_norm_plus_backward", BACKWARD, "    }\n    __syncthreads();\n    NormCoefficients",
-         "    }\n    NormCoefficients"),
-    "instance_norm_plus_backward: no barrier before the slopes are read":
-        ("instance_norm_plus_backward", BACKWARD, "= d.beta;\n    }\n    __syncthreads();", "= d.beta;\n    }"),
-    "instance_norm_plus_backward: the first chunk's sums for all":
-        ("instance_norm_plus_backward", BACKWARD, "chunk < p.chunks.count", "chunk < 1"),
-    "instance_norm_plus_backward: S1 for S2":
-        ("instance_norm_plus_backward", BACKWARD, "s2 += part[p.shape.channels]", "s2 += part[0]"),
-    "instance_norm_plus_backward: every level gets every sample":
-        ("instance_norm_plus_backward", BACKWARD, "if (p.sample_level(sample) == level) sum", "sum"),
-    "instance_norm_plus_backward: one column too many":
-        ("instance_norm_plus_backward", BACKWARD, "if (column >= columns)", "if (column > columns)"),
-    "instance_norm_plus_backward: too little shared memory":
-        ("instance_norm_plus_backward", BACKWARD, "norm_shared_bytes(g, 5)", "norm_shared_bytes(g, 4)"),
-    "instance_norm_plus_backward: the sum's gradient replaces x's":
-        ("instance_norm_plus_backward", BACKWARD, "v[0][lane] += access.value(grad_sum, lane)",
-         "v[0][lane] = access.value(grad_sum, lane)"),
+    **mutants_norm.MUTANTS,
+    "noise: one element too many": (
+        "noise",
+        NOISE,
+        "begin + lane < p.elements; ++lane",
+        "begin + lane <= p.elements; ++lane",
+    ),
+    "noise: the tail is left out": (
+        "noise",
+        NOISE,
+        "begin + lane < p.elements; ++lane",
+        "begin + lane + 1 < p.elements; ++lane",
+    ),
+    "noise: every sample is the first": ("noise", NOISE, "p.first + static_cast<uint32_t>(sample)", "p.first"),
+    "noise: the block counts elements": (
+        "noise",
+        NOISE,
+        "static_cast<uint32_t>(begin / 4), lanes",
+        "static_cast<uint32_t>(begin), lanes",
+    ),
+    "noise: samples beyond the grid are left out": (
+        "noise",
+        NOISE,
+        "sample < p.samples; sample += gridDim.y",
+        "sample < gridDim.y; sample += gridDim.y",
+    ),
+    "langevin_step: lanes reversed": (
+        "langevin_step",
+        STEP,
+        "p.moved(x4.lane[lane], s4.lane[lane], z[lane])",
+        "p.moved(x4.lane[lane], s4.lane[lane], z[3 - lane])",
+    ),
+    "langevin_step: the score of the first sample": ("langevin_step", STEP, "p.score + sample * elements", "p.score"),
+    "langevin_step: the layout of x for the score": (
+        "langevin_step",
+        STEP,
+        "memory_offset(p.shape, p.score_channels_last, element)",
+        "memory_offset(p.shape, p.x_channels_last, element)",
+    ),
+    "langevin_step: one element too many": (
+        "langevin_step",
+        STEP,
+        "if (element >= elements ||",
+        "if (element > elements ||",
+    ),
+    "langevin_step: the mask is ignored": (
+        "langevin_step",
+        STEP,
+        "|| p.is_known(sample, element)) continue",
+        ") continue",
+    ),
+    "langevin_step: the alignment of the score is not asked": (
+        "langevin_step",
+        STEP,
+        " && is_aligned<S, 4>(p.score)",
+        DROP,
+    ),
+    "langevin_step: the size is not asked": ("langevin_step", STEP, " && elements % 4 == 0", DROP),
+    "langevin_step: too few blocks": (
+        "langevin_step",
+        STEP,
+        "grid_for((elements + 3) / 4, p.shape.samples)",
+        "grid_for(elements / 4, p.shape.samples)",
+    ),
+    "perturb: lanes reversed": (
+        "perturb",
+        PERTURB,
+        "p.perturbed(x4.lane[lane], sigma, z[lane])",
+        "p.perturbed(x4.lane[lane], sigma, z[3 - lane])",
+    ),
+    "perturb: the level of the first sample": ("perturb", PERTURB, "p.sigma[sample]", "p.sigma[0]"),
+    "perturb: one element too many": (
+        "perturb",
+        PERTURB,
+        "if (begin + lane < elements)",
+        "if (begin + lane <= elements)",
+    ),
+    "perturb: the alignment of x is not asked": ("perturb", PERTURB, " && is_aligned<T, 4>(p.x)", DROP),
+    "dsm_loss: no barrier before the warps are added": ("dsm_loss", DSM, "= sum;\n    __syncthreads();", "= sum;"),
+    "dsm_loss: no barrier before the next sample": (
+        "dsm_loss",
+        DSM,
+        "__syncthreads();  // before the next sample's sums",
+        DROP,
+    ),
+    "dsm_loss: a barrier that not all threads reach": (
+        "dsm_loss",
+        DSM,
+        "    float r[4] = {};",
+        "    if (begin >= p.shape.elements()) return;\n    float r[4] = {};",
+    ),
+    "dsm_loss: a step of the warp's sum is missing": (
+        "dsm_loss",
+        DSM,
+        "offset > 0; offset /= 2",
+        "offset > 1; offset /= 2",
+    ),
+    "dsm_loss: the warp's sum goes up": ("dsm_loss", DSM, "__shfl_down_sync", "__shfl_up_sync"),
+    "dsm_loss: the wrong lane writes": ("dsm_loss", DSM, "if (lane == 0) p.loss", "if (lane == 1) p.loss"),
+    "dsm_loss: a warp is left out": (
+        "dsm_loss",
+        DSM,
+        "warp < kThreads / kWarp; ++warp",
+        "warp < kThreads / kWarp - 1; ++warp",
+    ),
+    "dsm_loss: the warps are added in reverse": (
+        "dsm_loss",
+        DSM,
+        "for (int warp = 1; warp < kThreads / kWarp; ++warp)",
+        "for (int warp = kThreads / kWarp - 1; warp > 0; --warp)",
+    ),
+    "dsm_loss: too little shared memory": (
+        "dsm_loss",
+        DSM,
+        "kThreads / kWarp * sizeof(float)",
+        "(kThreads / kWarp - 1) * sizeof(float)",
+    ),
+    "dsm_loss: the pieces of the first sample": (
+        "dsm_loss",
+        DSM,
+        "p.partials[sample * p.chunks() + blockIdx.x]",
+        "p.partials[blockIdx.x]",
+    ),
+    "dsm_loss: the first piece is left out": ("dsm_loss", DSM, "chunk = lane; chunk <", "chunk = lane + 1; chunk <"),
+    "dsm_loss: the gradient's weight of the first sample": (
+        "dsm_loss",
+        DSM,
+        "p.weight_of(sample) * sigma",
+        "p.weight_of(0) * sigma",
+    ),
 }
