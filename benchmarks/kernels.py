@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from timing import append_rows, interleaved, machine
 
-from langevin_ext import backend_info, ops
+from langevin_ext import backend_info, ops, reference
 
 RESULTS = pathlib.Path(__file__).resolve().parent / "results" / "kernels.jsonl"
 DRAW = {"seed": 1, "step": 2}
@@ -45,47 +45,43 @@ def torch_norm(x, gamma, alpha, beta):
 
 
 def cases(args):
-    """{row: (elements moved at least, {implementation: call}, pair of calls that must agree or None)}."""
+    """{row: (values moved at least, {implementation: call}, two calls that must agree)}."""
     generator = torch.Generator().manual_seed(0)
 
     def random(*shape):
         return torch.randn(*shape, generator=generator).to(args.device)
 
     image = (args.batch, 3, args.size, args.size)
-    features = (args.batch, args.channels, args.size // 2, args.size // 2)
     x, score, sigma = random(*image), random(*image), random(args.batch).abs() + 0.1
-    z, h = random(*image), random(*features)
-    rows = 1 + 0.1 * random(10, 3 * args.channels)
+    z = reference.philox_normal(image, device=args.device, stream=3, **DRAW)
+    step = {"torch": lambda: torch_step(x, score), "fused": lambda: ops.langevin_step(x, score, 1e-9, 1e-9, **DRAW)}
+    same_step = [
+        lambda op=op: op(x.clone(), score, 0.1, 0.4, **DRAW) for op in (ops.langevin_step, reference.langevin_step)
+    ]
+    perturb = {"torch": lambda: torch_perturb(x, sigma), "fused": lambda: ops.perturb(x, sigma, **DRAW)}
+    same_perturb = [lambda op=op: op(x, sigma, **DRAW) for op in (ops.perturb, reference.perturb)]
+    dsm = {"torch": lambda: torch_dsm(score, sigma, z), "fused": lambda: fused_dsm(score, sigma)}
+    rows = {
+        "langevin_step": (3 * x.numel(), step, same_step),
+        "perturb": (2 * x.numel(), perturb, same_perturb),
+        "dsm_loss+gradient": (2 * x.numel(), dsm, list(dsm.values())),
+    }
+    features = random(args.batch, args.channels, args.size // 2, args.size // 2)
+    weight = 1 + 0.1 * random(10, 3 * args.channels)
     level = torch.arange(args.batch, device=args.device) % 10
-    gamma, alpha, beta = rows[level].split(args.channels, dim=1)
-    last = h.to(memory_format=torch.channels_last)
-    norm = {
-        "torch": lambda: torch_norm(h, gamma, alpha, beta),
-        "fused": lambda: ops.instance_norm_plus(h, rows, level, elu=True),
-    }
-    norm_last = {
-        "torch": lambda: torch_norm(last, gamma, alpha, beta),
-        "fused": lambda: ops.instance_norm_plus(last, rows, level, elu=True),
-    }
-    return {
-        "langevin_step": (
-            3 * x.numel(),
-            {"torch": lambda: torch_step(x, score), "fused": lambda: ops.langevin_step(x, score, 1e-9, 1e-9, **DRAW)},
-            None,
-        ),
-        "perturb": (
-            2 * x.numel(),
-            {"torch": lambda: torch_perturb(x, sigma), "fused": lambda: ops.perturb(x, sigma, **DRAW)},
-            None,
-        ),
-        "dsm_loss": (
-            2 * x.numel(),
-            {"torch": lambda: torch_dsm(score, sigma, z)[0], "fused": lambda: ops.dsm_loss(score, sigma, **DRAW)},
-            None,
-        ),
-        "instance_norm_plus+ELU NCHW": (2 * h.numel(), norm, norm),
-        "instance_norm_plus+ELU NHWC": (2 * h.numel(), norm_last, norm_last),
-    }
+    parts = weight[level].split(args.channels, dim=1)
+    for name, h in (("NCHW", features), ("NHWC", features.to(memory_format=torch.channels_last))):
+        norm = {
+            "torch": lambda h=h: torch_norm(h, *parts),
+            "fused": lambda h=h: ops.instance_norm_plus(h, weight, level, elu=True),
+        }
+        rows[f"instance_norm_plus+ELU {name}"] = (2 * h.numel(), norm, list(norm.values()))
+    return rows
+
+
+def fused_dsm(score, sigma):
+    """The op behind `ops.dsm_loss` as training calls it: loss and gradient in one pass, the noise made again."""
+    return torch.ops.langevin_ext.dsm_loss(score, sigma, 2.0, True, DRAW["seed"], DRAW["step"], 0, 3)
 
 
 def main():
@@ -97,8 +93,7 @@ def main():
     rows = []
     with torch.inference_mode():
         for name, (elements, fns, same) in cases(args).items():
-            if same is not None:
-                torch.testing.assert_close(same["fused"](), same["torch"](), rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(same[0](), same[1](), rtol=1e-4, atol=1e-4)
             if not args.no_compile:
                 fns = fns | {"compiled": compiled(fns["torch"])}
             fns = fns | {"copy": copy_of(elements, args)}
