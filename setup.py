@@ -70,12 +70,21 @@ def find_cuda():
         raise BuildError(f"LANGEVIN_CUDA must be auto, 0 or 1, got {wish!r}")
     if wish == "0":
         return None, "switched off by LANGEVIN_CUDA=0"
+    reason = "no nvcc found"
     for root in candidate_roots():
         if (root / "bin" / "nvcc").is_file() and (root / "include" / "cuda_runtime.h").is_file():
-            return root.resolve(), ""
+            if cudart_folder(root) is not None:
+                return root.resolve(), ""
+            reason = f"no libcudart_static.a in {root}"
     if wish == "1":
-        raise BuildError("LANGEVIN_CUDA=1 but no CUDA toolkit was found; set CUDA_HOME to the folder that has bin/nvcc")
-    return None, "no nvcc found"
+        raise BuildError(f"LANGEVIN_CUDA=1 but {reason}; set CUDA_HOME to the folder that has bin/nvcc")
+    return None, reason
+
+
+def cudart_folder(root):
+    """The folder of the static runtime, or None."""
+    folders = [root / "lib64", root / "lib", *sorted(root.glob("targets/*/lib"))]
+    return next((folder for folder in folders if (folder / "libcudart_static.a").is_file()), None)
 
 
 def candidate_roots():
@@ -91,7 +100,14 @@ def candidate_roots():
     yield Path("/usr/local/cuda")
 
 
-def cuda_archs():
+def known_archs(cuda):
+    """Those of the usual capabilities that this nvcc can compile for."""
+    answer = subprocess.run([cuda / "bin" / "nvcc", "--list-gpu-code"], capture_output=True, text=True)
+    codes = answer.stdout.split()
+    return [arch for arch in DEFAULT_ARCHS if f"sm_{arch}" in codes] or DEFAULT_ARCHS
+
+
+def cuda_archs(cuda):
     """Compute capabilities to compile for: those asked for, else the visible GPU's, else the usual ones."""
     asked = re.split(r"[ ,;]+", os.environ.get("LANGEVIN_CUDA_ARCHS", "").strip().replace(".", ""))
     if asked != [""]:
@@ -102,9 +118,9 @@ def cuda_archs():
         query = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
         answer = subprocess.run(query, capture_output=True, text=True, timeout=20)
         visible = sorted({line.strip().replace(".", "") for line in answer.stdout.splitlines()}, key=int)
-        return visible if answer.returncode == 0 and visible else DEFAULT_ARCHS
+        return visible if answer.returncode == 0 and visible else known_archs(cuda)
     except (OSError, ValueError, subprocess.TimeoutExpired):
-        return DEFAULT_ARCHS
+        return known_archs(cuda)
 
 
 def compiler():
@@ -141,7 +157,7 @@ class NinjaBuild(build_ext):
         cuda, reason = find_cuda()
         folder = ROOT / "build" / f"{tag}-{'cuda' if cuda else 'cpu'}"
         folder.mkdir(parents=True, exist_ok=True)
-        archs = cuda_archs() if cuda else []
+        archs = cuda_archs(cuda) if cuda else []
         what = f"CUDA {cuda} for {', '.join('sm_' + a for a in archs)} and PTX" if cuda else f"CPU only ({reason})"
         print(f"langevin_ext: building the native core, {what}", flush=True)
         self.write_build_info(folder, cuda, archs, reason)
@@ -176,8 +192,14 @@ class NinjaBuild(build_ext):
         self.write_if_changed(folder / "build_info.cpp", text)
 
     def write_ninja(self, folder, cuda, archs):
-        import pybind11
-
+        if not (SOURCES / "bindings.cpp").is_file():
+            raise BuildError(
+                f"{SOURCES} is missing, so there is nothing to compile; install from the whole source tree"
+            )
+        try:
+            import pybind11
+        except ImportError:
+            raise BuildError("pybind11 is missing; run 'pip install pybind11'") from None
         self.link(folder / "pybind11", Path(pybind11.get_include()))  # build isolation moves it with every call
         cxx, flags = compiler(), CXX_FLAGS + (["-Werror"] if os.environ.get("LANGEVIN_WERROR") == "1" else [])
         includes = [f"-I{SOURCES}", f"-isystem {folder / 'pybind11'}", f"-isystem {sysconfig.get_path('include')}"]
@@ -187,7 +209,7 @@ class NinjaBuild(build_ext):
         if cuda:
             defines = ["-DLV_WITH_CUDA", f"-isystem {cuda / 'include'}"]
             objects = [(path, "nvcc") for path in sorted((SOURCES / "cuda").glob("*.cu"))] + objects
-            lib = next(p for p in (cuda / "lib64", cuda / "lib") if (p / "libcudart_static.a").is_file())
+            lib = cudart_folder(cuda)
             libraries += [f"-L{lib}", "-Wl,--exclude-libs,ALL", "-lcudart_static", "-lrt", "-lpthread", "-ldl"]
             lines += rule(
                 "nvcc",
@@ -241,6 +263,8 @@ def rule(name, command, depfile=True):
 
 if os.environ.get("LANGEVIN_NO_NATIVE") == "1":
     print("langevin_ext: LANGEVIN_NO_NATIVE=1, installing without the native core", file=sys.stderr)
+    for built in (ROOT / "langevin_ext").glob("_C*.so"):
+        built.unlink()  # of an earlier build in this tree, which would be loaded all the same
     setup()
 else:
     setup(ext_modules=[Extension("langevin_ext._C", sources=[])], cmdclass={"build_ext": NinjaBuild})

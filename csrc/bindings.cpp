@@ -24,7 +24,11 @@ namespace {
 py::dict build_info() {
   py::dict info;
   info["source_hash"] = kSourceHash;
-  info["compiler"] = __VERSION__;
+#if defined(__clang__)
+  info["compiler"] = __VERSION__;  // names clang itself
+#else
+  info["compiler"] = "gcc " __VERSION__;
+#endif
 #if defined(LV_WITH_CUDA)
   info["cuda"] = true;
   info["cuda_archs"] = kCudaArchs;

@@ -43,7 +43,7 @@ struct ExchangeApi {
   int (*current_work_stream)(int32_t device_type, int32_t device_id, void** stream);
 };
 constexpr int32_t kCpu = 1, kCuda = 2;
-constexpr uint8_t kInt = 0, kUInt = 1, kFloat = 2, kBfloat = 4, kBool = 6;
+constexpr uint8_t kInt = 0, kFloat = 2, kBfloat = 4, kBool = 6;
 }  // namespace dlpack
 
 // The table of torch.Tensor, taken once by `init`.

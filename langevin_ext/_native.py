@@ -80,6 +80,20 @@ def core(device: torch.device):
     return _core_on(device.type, device.index or 0)
 
 
+def core_for(x: torch.Tensor):
+    """The native module for the elements of x, or None: there are no CUDA kernels for float64."""
+    if x.is_cuda and x.dtype == torch.float64 and core(x.device) is not None:
+        _warn_float64()
+        return None
+    return core(x.device)
+
+
+@functools.cache
+def _warn_float64():
+    message = "langevin_ext: float64 tensors on CUDA run on plain torch: the CUDA kernels are for float32 and smaller"
+    warnings.warn(message, SlowerPathWarning, stacklevel=4)
+
+
 def backend_info() -> dict:
     """What was built, what runs now, and why not more.
 

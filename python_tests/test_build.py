@@ -46,6 +46,8 @@ def toolkit(root):
     program(root / "bin" / "nvcc", "exit 1")
     (root / "include").mkdir()
     (root / "include" / "cuda_runtime.h").touch()
+    (root / "lib64").mkdir()
+    (root / "lib64" / "libcudart_static.a").touch()
     return root
 
 
@@ -54,7 +56,7 @@ def test_no_toolkit(build, monkeypatch):
     monkeypatch.setenv("LANGEVIN_CUDA", "0")
     assert build.find_cuda() == (None, "switched off by LANGEVIN_CUDA=0")
     monkeypatch.setenv("LANGEVIN_CUDA", "1")
-    with pytest.raises(build.BuildError, match="LANGEVIN_CUDA=1 but no CUDA toolkit was found; set CUDA_HOME"):
+    with pytest.raises(build.BuildError, match="LANGEVIN_CUDA=1 but no nvcc found; set CUDA_HOME"):
         build.find_cuda()
     monkeypatch.setenv("LANGEVIN_CUDA", "banana")
     with pytest.raises(build.BuildError, match="LANGEVIN_CUDA must be auto, 0 or 1, got 'banana'"):
@@ -74,17 +76,29 @@ def test_the_toolkit_is_found(build, monkeypatch, tmp_path):
     assert build.find_cuda() == (home, "")
 
 
+def test_a_toolkit_without_the_static_runtime_is_passed_over(build, monkeypatch, tmp_path):
+    cuda = toolkit(tmp_path / "cuda")
+    monkeypatch.setattr(build, "candidate_roots", lambda: iter([cuda]))
+    (cuda / "lib64" / "libcudart_static.a").unlink()
+    assert build.find_cuda() == (None, f"no libcudart_static.a in {cuda}")
+    (cuda / "targets" / "x86_64-linux" / "lib").mkdir(parents=True)
+    (cuda / "targets" / "x86_64-linux" / "lib" / "libcudart_static.a").touch()
+    assert build.find_cuda() == (cuda, "")
+
+
 def test_architectures(build, monkeypatch, tmp_path):
     nvidia_smi = program(tmp_path / "nvidia-smi", "exit 9")
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    assert build.cuda_archs() == ["75", "80", "90", "100", "120"]
+    old = program(tmp_path / "old" / "bin" / "nvcc", "echo sm_75; echo sm_80; echo sm_86; echo sm_90").parent.parent
+    assert build.cuda_archs(toolkit(tmp_path / "silent")) == ["75", "80", "90", "100", "120"]
+    assert build.cuda_archs(old) == ["75", "80", "90"]  # an nvcc that does not know the newest
     program(nvidia_smi, "echo 12.0; echo 9.0; echo 9.0")
-    assert build.cuda_archs() == ["90", "120"]
+    assert build.cuda_archs(old) == ["90", "120"]
     monkeypatch.setenv("LANGEVIN_CUDA_ARCHS", "8.0;90a")
-    assert build.cuda_archs() == ["80", "90a"]
+    assert build.cuda_archs(old) == ["80", "90a"]
     monkeypatch.setenv("LANGEVIN_CUDA_ARCHS", "sm_90")
     with pytest.raises(build.BuildError, match="LANGEVIN_CUDA_ARCHS must be capabilities such as '80 90', got 'sm_90'"):
-        build.cuda_archs()
+        build.cuda_archs(old)
 
 
 @pytest.mark.parametrize("with_cuda", [False, True])
@@ -96,8 +110,6 @@ def test_what_is_built(build, monkeypatch, tmp_path, capfd, with_cuda):
         return SimpleNamespace(returncode=0)
 
     cuda = toolkit(tmp_path / "cuda")
-    (cuda / "lib64").mkdir()
-    (cuda / "lib64" / "libcudart_static.a").touch()
     monkeypatch.setenv("LANGEVIN_CUDA_ARCHS", "80 90")
     monkeypatch.setattr(build, "candidate_roots", lambda: iter([cuda] if with_cuda else []))
     monkeypatch.setattr(build, "ROOT", tmp_path)

@@ -97,6 +97,39 @@ def test_sample_refuses_a_folder_with_other_files(checkpoint, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["precious.txt"]
 
 
+def test_a_run_that_was_killed_is_continued_and_a_finished_one_is_not_touched(checkpoint, tmp_path):
+    out = tmp_path / "out"
+    command = ("sample", "--model", checkpoint, "--out", out, "-n", 2, "--steps-each", 2, "--eps", 1e-3)
+    out.mkdir()
+    model = langevin_ext.load(checkpoint)
+    with pytest.raises(KeyboardInterrupt):  # the same run, stopped at its fourth update
+
+        def stop(state):
+            if state["step"] == 3:
+                raise KeyboardInterrupt
+
+        langevin_ext.sample(
+            model,
+            n=2,
+            n_steps_each=2,
+            eps=1e-3,
+            snapshot="levels",
+            checkpoint=out / "run.safetensors",
+            return_info=True,
+            callback=stop,
+            progress=False,
+        )
+    (out / ".run.safetensors.123.tmp").write_bytes(b"half a file")
+    (out / "samples.npz").write_bytes(b"killed while the results were written")
+    assert run(*command).exit_code == 0
+    expected = langevin_ext.sample(model, n=2, n_steps_each=2, eps=1e-3, progress=False)
+    with np.load(out / "samples.npz", allow_pickle=False) as file:
+        assert np.array_equal(file["images"], expected.numpy())
+    assert {p.name for p in out.iterdir()} == {"samples.npz", "grid.png", "trajectory.png", "settings.json"}
+    assert "must be a new or empty folder" in sentence_of(run(*command))
+    assert "must be a new or empty folder" in sentence_of(run("demo", "--out", out))
+
+
 def test_sample_dry_run_prints_the_plan_and_writes_nothing(checkpoint, tmp_path):
     result = run("sample", "--model", checkpoint, "--out", tmp_path / "out", "--eps", 1e-3, "--dry-run")
     assert result.exit_code == 0 and "301" in result.output and not (tmp_path / "out").exists()
@@ -178,6 +211,8 @@ def test_official_checkpoints_are_sampled(tmp_path):
         (("train", "no-such-folder", "--out", "x"), "no-such-folder"),
         (("train", "digits", "--size", "8y8", "--out", "x"), "--size must be like"),
         (("sample", "--model", "x.pth", "--shape", "8", "--out", "x"), "--shape must be like"),
+        (("sample", "--model", "MODEL", "--device", "gpu", "--out", "x"), "--device must be cpu, cuda or cuda:N"),
+        (("train", "digits", "--device", "cuda:99", "--out", "x"), "--device must be a GPU that torch sees"),
         (
             ("inpaint", "--model", "MODEL", "--images", "digits", "--known", "nowhere", "--out", "x"),
             "--known must be one",

@@ -74,15 +74,6 @@ T* image_like(const TensorView& x, const OptionalTensor& image, const char* op) 
   return image->data<T>();
 }
 
-template <typename Run>
-void for_activation(Dtype dtype, const char* op, const Run& run) {
-  if (dtype == Dtype::kFloat32) return run(Tag<float>());
-  if (dtype == Dtype::kFloat64) return run(Tag<double>());
-  if (dtype == Dtype::kBfloat16) return run(Tag<bfloat16>());
-  require(dtype == Dtype::kFloat16, op, "x must be float32, float64, bfloat16 or float16");
-  run(Tag<float16>());
-}
-
 inline void instance_norm_plus(const TensorView& x, const OptionalTensor& residual, const OptionalTensor& sum,
                                const OptionalTensor& y, const TensorView& weight, const OptionalTensor& level,
                                const TensorView& stats, const TensorView& scratch, bool paper, double eps, bool elu,
@@ -91,7 +82,7 @@ inline void instance_norm_plus(const TensorView& x, const OptionalTensor& residu
   const NormArguments arguments{x, weight, level, stats, scratch, paper, elu, eps};
   require(y && residual.has_value() == sum.has_value(), op, "y is missing, or sum and residual do not go together");
   if (x.numel() == 0) return;
-  for_activation(x.dtype(), op, [&](auto tag) {
+  on_float_type(x.dtype(), op, [&](auto tag) {
     using T = typename decltype(tag)::type;
     const InstanceNormPlus<T> p{norm_plan<T>(arguments, false, op), x.data<const T>(),
                                 image_like<const T>(x, residual, op), image_like<T>(x, sum, op),
@@ -121,7 +112,7 @@ inline void instance_norm_plus_backward(const TensorView& x, const OptionalTenso
             "grad_weight must have weight's dtype and be contiguous");
   }
   if (x.numel() == 0) return;
-  for_activation(x.dtype(), op, [&](auto tag) {
+  on_float_type(x.dtype(), op, [&](auto tag) {
     using T = typename decltype(tag)::type;
     const NormPlan<Compute<T>> plan = norm_plan<T>(arguments, true, op);
     Compute<T>* rows = plan.partials + norm_scratch_size(plan.shape, plan.channels_last, false);

@@ -1,5 +1,6 @@
 """What the commands share: reading a model, an output folder that never loses anything, and what is put into it."""
 
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -9,11 +10,12 @@ import numpy as np
 import torch
 
 from .. import __version__, _native, plots
-from .._files import atomic_path
+from .._files import atomic_path, remove_temporaries
 from ..models import import_ncsn
 from ..training import describe, load, shipped
 
 PROGRESS = "run.safetensors"  # the state of a sampling run; a folder that has it alone can be continued
+RESULTS = {"samples.npz", "grid.png", "trajectory.png", "settings.json"}
 OFFICIAL = (".pth", ".pt")
 
 
@@ -48,14 +50,27 @@ def sampling_options(function):
 
 def read_model(path, shape=None, device=None):
     """(model, what it is): a checkpoint of ours by file or shipped name, or an official one."""
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = parse_device(device)
     if str(path).endswith(OFFICIAL):
         model = import_ncsn(path, None if shape is None else parse_shape(shape))
-        return model.to(device), {"path": str(path), "format": "official", "config": model.config()}
+        sha256 = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        return model.to(device), {"path": str(path), "format": "official", "sha256": sha256, "config": model.config()}
     if shape is not None:
         raise ValueError(f"--shape is for official checkpoints, {path} carries its own")
     facts = describe(path)
     return load(path, device), {"path": str(path)} | {name: facts[name] for name in ("sha256", "config", "metadata")}
+
+
+def parse_device(text):
+    """The device that --device names; without it CUDA where torch sees it, else the CPU."""
+    if text is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kind, _, index = text.partition(":")
+    if kind not in ("cpu", "cuda") or not (index == "" or index.isdigit()):
+        raise ValueError(f"--device must be cpu, cuda or cuda:N, got {text!r}")
+    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"--device must be a GPU that torch sees, it sees {torch.cuda.device_count()}, got {text!r}")
+    return torch.device(text)
 
 
 def parse_shape(text):
@@ -66,11 +81,18 @@ def parse_shape(text):
     return channels, height, width
 
 
-def open_output(folder, resumable=()):
-    """Makes the folder, or takes an empty one, or one that holds only `resumable` files of an unfinished run."""
+def open_output(folder, mark=PROGRESS, results=RESULTS):
+    """Makes the folder, or takes an empty one, or that of a run that was stopped.
+
+    Such a folder holds `mark`, which is removed (or, for the demo, complete) only at the end, and nothing but `results`
+    beside it; they are written again.
+    """
     folder = Path(folder)
-    if folder.is_dir() and any(entry.name not in resumable for entry in folder.iterdir()):
-        raise ValueError(f"--out must be a new or empty folder, got {folder}, which holds other files")
+    if folder.is_dir():
+        remove_temporaries(folder)  # of a process that was killed while it wrote
+        names = {entry.name for entry in folder.iterdir()}
+        if names and (mark not in names or names - results - {mark}):
+            raise ValueError(f"--out must be a new or empty folder, got {folder}, which holds other files")
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -113,7 +135,8 @@ def is_small(x):
 
 
 def report(folder, run, n):
+    written = sorted(RESULTS & {path.name for path in folder.iterdir()})
     click.echo(
         f"{n} samples in {run['seconds']:.1f} s ({run['images_per_second']:.3g} images/s, {run['backend']}); "
-        f"written: {folder}/samples.npz, grid.png, trajectory.png, settings.json"
+        f"written to {folder}: {', '.join(written)}"
     )

@@ -27,7 +27,7 @@ def demo(out, steps, n, steps_each):
 
     A second call continues a training that was stopped and writes the pictures anew.
     """
-    folder = open_output(out, resumable=RESULTS | {RUN})
+    folder = open_output(out, RUN, RESULTS)
     train_set, test_set = open_dataset("digits"), open_dataset("digits", split="test")
     untrained = network(tuple(train_set.shape))
     click.echo(f"1/3 training: {train_set}, {sum(p.numel() for p in untrained.parameters()):,} parameters")

@@ -20,7 +20,7 @@ def lines(facts):
     """The facts as sentences."""
     yield f"langevin_ext {facts['version']}, torch {facts['torch']}, {facts['cpu']}, {facts['threads']} threads"
     if facts["native"]:
-        yield f"native core:  runs (compiled by gcc {facts['compiler']})"
+        yield f"native core:  runs (compiled by {facts['compiler']})"
     else:
         yield f"native core:  does not run: {facts['native_reason']}"
     if facts["cuda_built"]:

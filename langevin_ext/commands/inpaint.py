@@ -25,7 +25,7 @@ REGIONS = ("left", "right", "top", "bottom", "centre")
     metavar="REGION|FILE",
     help=f"Known pixels: {', '.join(REGIONS)} (half), or an image file, white where known.",
 )
-@click.option("--variants", default=4, show_default=True, help="Completions of each image.")
+@click.option("--variants", type=click.IntRange(min=1), default=4, show_default=True, help="Completions of each image.")
 def inpaint(
     model_path,
     shape,
@@ -68,7 +68,7 @@ def inpaint(
     }
     if dry_run:
         return click.echo(str(sampling.plan(model, "annealed", n, measure=True, **arguments)))
-    folder = open_output(out, resumable={PROGRESS})
+    folder = open_output(out)
     x, run = sampling.sample(
         model, "annealed", n, snapshot="levels", checkpoint=folder / PROGRESS, return_info=True, **arguments
     )

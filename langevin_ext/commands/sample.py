@@ -30,7 +30,7 @@ def sample(
     }
     if dry_run:
         return click.echo(str(sampling.plan(model, scheme, n, measure=True, **arguments)))
-    folder = open_output(out, resumable={PROGRESS})
+    folder = open_output(out)
     x, run = sampling.sample(
         model, scheme, n, snapshot="levels", checkpoint=folder / PROGRESS, return_info=True, **arguments
     )

@@ -9,6 +9,7 @@ from .. import plots, training
 from ..data import open_dataset
 from ..models import NCSN, NCSNv2
 from ..schedules import geometric_sigmas
+from .common import parse_device
 
 MODELS = {"ncsn": NCSN, "ncsnv2": NCSNv2}
 
@@ -72,7 +73,7 @@ def train(
     files, or celeba:FOLDER.
     """
     images = open_dataset(data, parse_size(size))
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = parse_device(device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # initial weights; all other randomness is counted, not drawn
         model = MODELS[kind](tuple(images.shape), ngf, geometric_sigmas(*sigmas)).to(device)

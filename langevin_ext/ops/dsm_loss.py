@@ -29,10 +29,10 @@ def _power(sigma, exponent):
 
 def _dsm_loss(score, sigma, anneal_power, with_grad, seed, step, first, stream):
     """(loss, gradient of loss in score; empty unless asked for)."""
-    core = _native.core(score.device)
+    core = _native.core_for(score)
     score = dense(score)
     sigma = sigma.to(compute_dtype(score)).contiguous()
-    if core is None or (score.dtype == torch.float64 and score.is_cuda):
+    if core is None:
         loss, grad = reference.dsm_loss_and_grad(
             score, sigma, seed=unsigned(seed), step=step, first=first, stream=stream, anneal_power=anneal_power
         )

@@ -10,10 +10,6 @@ from .common import ACTIVATION, check_like, check_tensor, define, dense
 NAME = "instance_norm_plus"
 
 
-def _core_for(x):
-    return None if x.dtype == torch.float64 and x.is_cuda else _native.core(x.device)
-
-
 def _like(tensor, x):
     """`tensor` in the memory format of a dense x."""
     if tensor is None:
@@ -36,7 +32,7 @@ def _check_level(level, weight):
 
 
 def _forward(x, residual, weight, level, paper, eps, elu):
-    core = _core_for(x)
+    core = _native.core_for(x)
     x = dense(x)
     stats = _stats(x)
     if core is None or x.numel() == 0:
@@ -76,7 +72,7 @@ def _forward_fake(x, residual, weight, level, paper, eps, elu):
 
 
 def _backward(grad_y, grad_sum, x, weight, level, stats, paper, eps, elu, need_x, need_weight):
-    core = _core_for(x)
+    core = _native.core_for(x)
     x = dense(x)
     if core is None or x.numel() == 0:
         grads = _plain_backward(grad_y, grad_sum, x, weight, level, paper, eps, elu)

@@ -10,8 +10,8 @@ from .common import STATE, check_batch, check_like, check_tensor, define, dense,
 
 
 def _langevin_step(x, score, mask, score_coef, noise_coef, seed, step, first, stream):
-    core = _native.core(x.device)
-    if core is None or (x.dtype == torch.float64 and x.is_cuda):
+    core = _native.core_for(x)
+    if core is None:
         reference.langevin_step(
             x, score, score_coef, noise_coef, seed=unsigned(seed), step=step, first=first, stream=stream, mask=mask
         )

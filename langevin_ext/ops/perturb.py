@@ -8,8 +8,8 @@ from .common import ACTIVATION, check_batch, check_sigma, check_tensor, compute_
 
 
 def _perturb(x, sigma, seed, step, first, stream):
-    core = _native.core(x.device)
-    if core is None or (x.dtype == torch.float64 and x.is_cuda):
+    core = _native.core_for(x)
+    if core is None:
         return reference.perturb(dense(x), sigma, seed=unsigned(seed), step=step, first=first, stream=stream)
     x = dense(x)
     out = torch.empty_like(x)
