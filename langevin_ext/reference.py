@@ -5,6 +5,8 @@ input; half precision input is rounded once, at the end. Only the noise is more 
 are defined by single-rounded fused multiply-adds, reproduced here exactly in float64.
 """
 
+import operator
+
 import torch
 
 # Coefficients of log1p, sin and cos, lowest first, fitted by csrc/fit_polynomials.py; the same as in csrc/philox.h.
@@ -137,13 +139,20 @@ def _fma(a, b, c):
 
 def check_counter(name, seed, step, first, stream, shape):
     """Raises ValueError where a coordinate of the noise does not fit its words."""
+    for label, value in (("seed", seed), ("step", step), ("first", first), ("stream", stream)):
+        if not isinstance(value, int | torch.SymInt):
+            try:
+                operator.index(value)
+            except TypeError:
+                raise ValueError(f"{name}: {label} must be an integer, got {value!r}") from None
     for label, value, limit in (("seed", seed, 2**64), ("step", step, 2**32), ("stream", stream, 2**32)):
         if not 0 <= value < limit:
             raise ValueError(f"{name}: {label} must be in [0, 2^{limit.bit_length() - 1}), got {value}")
     if not shape:
         raise ValueError(f"{name}: shape must be (samples, ...), got ()")
-    if first < 0 or first + shape[0] > 2**32:
-        raise ValueError(f"{name}: first must be in [0, 2^32 - {shape[0]}], got {first}")
+    samples = max(shape[0], 1)
+    if first < 0 or first + samples > 2**32:
+        raise ValueError(f"{name}: first must be in [0, 2^32 - {samples}], got {first}")
     elements = 1
     for size in shape[1:]:
         elements *= size

@@ -77,16 +77,17 @@ def sample(
         snapshot: "levels" or k: keep x after each level, or after every k-th step; needs return_info.
         checkpoint: path of a file in which the run saves its state as it goes, at most 5 % of the time. The same call
             continues it, bit for bit; when complete the file stays, and the same call returns its samples. Networks
-            are recognised by their parameters, other models by class and attributes, functions by name.
+            are recognised by their parameters, other models by class and public attributes (names without a leading
+            underscore), functions by code, defaults and closure.
         return_info: return (x, info).
         scheme_options: "annealed": sigma_ref, inpaint_order="paper"|"refresh"; "langevin": level, inpaint_order;
-            both: dtype, that of the state, torch.float32 or (on the CPU) torch.float64.
+            both: dtype, that of the state and of a network's parameters, torch.float32 or (on the CPU) torch.float64.
 
     Returns:
-        (n, C, H, W) float32 on the device of the run; with return_info also a dict: evaluations per sample and calls
-        made, by resolution; seconds over all sessions, images_per_second; settings, backend; diagnostics, a dict per
-        level with sigma times the norm of the score, mean, variance, share not finite; snapshots, a list of
-        (n, C, H, W) on the CPU, and snapshot_places.
+        (n, C, H, W) on the device of the run, float32, or float64 with dtype=torch.float64; with return_info also a
+        dict: evaluations per sample and calls made, by resolution; seconds over all sessions, images_per_second;
+        settings, backend; diagnostics, a dict per level with sigma times the norm of the score, mean, variance, share
+        not finite; snapshots, a list of (n, C, H, W) on the CPU, and snapshot_places.
 
     Raises:
         ValueError, TypeError: an argument is wrong, eps is unstable, or the checkpoint is of a run with other settings.

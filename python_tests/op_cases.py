@@ -111,6 +111,10 @@ BAD_COORDINATES = [
     ({"stream": 2**32}, r"stream must be in \[0, 2\^32\), got 4294967296"),
     ({"first": -1}, r"first must be in \[0, 2\^32 - 2\], got -1"),
     ({"first": 2**32 - 1}, r"first must be in \[0, 2\^32 - 2\], got 4294967295"),
+    ({"seed": 1.5}, "seed must be an integer, got 1.5"),
+    ({"step": 2.0}, "step must be an integer, got 2.0"),
+    ({"first": None}, "first must be an integer, got None"),
+    ({"stream": "0"}, "stream must be an integer, got '0'"),
 ]
 
 

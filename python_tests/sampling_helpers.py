@@ -8,14 +8,18 @@ from langevin_ext.samplers.table import AFTER, BEFORE
 
 
 class Counting:
-    """A model that counts its evaluations and passes them on."""
+    """A model that counts its evaluations, privately, as a fingerprint takes public attributes, and passes them on."""
 
     def __init__(self, model):
-        self.model, self.sigmas, self.shape, self.calls = model, model.sigmas, model.shape, 0
+        self.model, self.sigmas, self.shape, self._calls = model, model.sigmas, model.shape, 0
 
     def __call__(self, x, level):
-        self.calls += 1
+        self._calls += 1
         return self.model(x, level)
+
+    @property
+    def calls(self):
+        return self._calls
 
 
 def geometric(first, last, n):

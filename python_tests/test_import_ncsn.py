@@ -1,5 +1,6 @@
 """Reading released checkpoints, in every layout in which they are found, and naming what does not fit."""
 
+import random
 from pathlib import Path
 
 import pytest
@@ -126,12 +127,21 @@ def test_what_does_not_fit_is_named(tmp_path, content, message):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 cut off"])
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 cut off", b"(" * 10])
 def test_other_files_are_refused(tmp_path, content):
     path = tmp_path / "c.pth"
     path.write_bytes(content)
     with pytest.raises(ValueError, match="import_ncsn: .*c.pth must be a file of torch.save with tensors"):
         models.import_ncsn(path)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_random_bytes_are_refused(tmp_path):
+    draw = random.Random(0)
+    for _ in range(300):
+        (tmp_path / "c.pth").write_bytes(draw.choice([b"", b"\x80\x02"]) + draw.randbytes(40))
+        with pytest.raises(ValueError, match="import_ncsn: .*c.pth must"):
+            models.import_ncsn(tmp_path / "c.pth")
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -217,3 +217,5 @@ def test_bad_coordinates_are_named(op, draw):
         draw((), seed=1)
     with pytest.raises(ValueError, match=rf"^{op}: a sample must have fewer than 2\^34 elements, got 17179869184$"):
         draw((1, 2**17, 2**17), seed=1)
+    with pytest.raises(ValueError, match=rf"^{op}: first must be in \[0, 2\^32 - 1\], got 4294967296$"):
+        draw((0, 3), seed=1, first=2**32)

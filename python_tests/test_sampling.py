@@ -2,6 +2,7 @@
 
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from linear_score import LinearScore
@@ -275,6 +276,14 @@ def test_a_diverging_score_is_diagnosed():
         ({"upsample": "cubic"}, "upsample must be one of bicubic, bilinear, nearest or a callable"),
         ({"precision": "fp8"}, "precision must be one of auto, fp32, got 'fp8'"),
         ({"dtype": torch.float16}, "dtype must be torch.float32 or torch.float64"),
+        ({"dtype": torch.float64, "device": "meta"}, "dtype must be torch.float32 on meta, torch.float64 is for the"),
+        ({"init": np.zeros((16, 2, 4, 3))}, "init must be 'uniform', 'normal' or a tensor, got ndarray"),
+        (
+            {"known": torch.zeros(2, 4, 3), "mask": torch.ones(2, 4, 3), "n_steps_each": 0},
+            "at least 1 with known pixel",
+        ),
+        ({"device": "gpu"}, "device must be 'cpu', 'cuda' or 'cuda:0' and so on, got 'gpu'"),
+        ({"device": "cuda:99"}, "device must be 'cpu'.*, got 'cuda:99'"),
     ],
 )
 def test_errors(arguments, message):
@@ -292,6 +301,11 @@ def test_errors_about_the_model():
         sample(wrong, progress=False)
     with pytest.raises(ValueError, match=r"device must be the model's, cpu .*got meta"):
         sample(LinearScore(), device="meta", progress=False)
+    with pytest.raises(
+        ValueError, match="dtype must be that of the model's parameters, torch.float32, got torch.float64"
+    ):
+        sample(LinearScore(), dtype=torch.float64, progress=False)
+    assert sample(LinearScore().double(), dtype=torch.float64, **QUICK).dtype == torch.float64
     flat = ScoreFunction(lambda x, sigma: x, [1.0], (1, 2, 2))
     flat.shape = (4,)
     with pytest.raises(ValueError, match=r"model must have shape \(C, H, W\), got \(4,\)"):

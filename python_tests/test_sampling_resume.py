@@ -1,7 +1,9 @@
 """A run that is interrupted and called again ends with the bits of one that is not."""
 
+import functools
 import json
 
+import numpy as np
 import pytest
 import safetensors
 import safetensors.torch
@@ -47,7 +49,7 @@ def test_resume_is_bit_equal(tmp_path, every_step, at):
     plain, expected = sample(FIELD, snapshot="levels", return_info=True, **RUN)
     run = {"model": Counting(FIELD), "checkpoint": tmp_path / "run", "snapshot": "levels", "return_info": True, **RUN}
     interrupted(at, **run)
-    run["model"].calls = 0
+    run["model"]._calls = 0
     x, info = sample(**run)
     assert torch.equal(x, plain)
     assert all(torch.equal(a, b) for a, b in zip(info["snapshots"], expected["snapshots"], strict=True))
@@ -149,6 +151,61 @@ def test_fingerprints_differ_where_models_do():
     used = GaussianField((1, 3, 4))
     used(torch.zeros(1, 1, 3, 4), torch.tensor([0]))
     assert record.fingerprint(used) == record.fingerprint(FIELD)
+
+
+class Pull:
+    """A model of one attribute."""
+
+    sigmas, shape = torch.tensor([1.0, 0.1]), (1, 2, 2)
+
+    def __init__(self, k):
+        self.k = k
+
+    def __call__(self, x, level):
+        return -self.k * x
+
+
+def test_the_file_of_another_number_is_refused(tmp_path):
+    run = {"checkpoint": tmp_path / "run", **RUN}
+    x = sample(Pull(1.0), **run)
+    assert torch.equal(sample(Pull(1.0), **run), x)
+    with pytest.raises(ValueError, match="another model"):
+        sample(Pull(5.0), **run)
+
+
+def functions(a):
+    def again(x):
+        return again(x) if a else x
+
+    return [
+        lambda x: a * x,
+        lambda x: x.sin(),
+        lambda x: x.cos(),
+        lambda x: 2.0 * x,
+        lambda x: 3.0 * x,
+        lambda x, b=a: b * x,
+        lambda x: (lambda y: y + 4.0)(x),
+        lambda x: (lambda y: y + 5.0)(x),
+        functools.partial(torch.mul, a),
+        again,
+    ]
+
+
+def test_fingerprints_take_every_kind_of_attribute():
+    def values(a):
+        array = np.array([a, 0.0])
+        return [a, [a], (a,), {"k": a}, {"k": [a]}, array, torch.tensor(a), Pull(a), Pull([array]), *functions(a)]
+
+    constant = (True, 1, None, [], [[]], "1", np.array([a for a in ("x", None)], dtype=object))
+    distinct = [record.fingerprint(Pull(value)) for value in (*values(1.0), *constant)]
+    assert len(set(distinct)) == len(distinct)
+    assert distinct == [record.fingerprint(Pull(value)) for value in (*values(1.0), *constant)]
+    changed = [record.fingerprint(Pull(value)) for value in values(2.0)]
+    same = [i for i, (one, other) in enumerate(zip(distinct, changed, strict=False)) if one == other]
+    assert same == [10, 11, 12, 13, 15, 16]  # functions that do not depend on a
+    private = Pull(1.0)
+    private._seen = 3
+    assert record.fingerprint(private) == record.fingerprint(Pull(1.0))
 
 
 def test_a_state_that_is_not_finite_is_not_saved(tmp_path, every_step):

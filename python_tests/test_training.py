@@ -167,9 +167,17 @@ def test_tensorboard_scalars(tmp_path):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"batch_size": 0}, "train: batch_size must be a positive integer, got 0"),
+        ({"batch_size": 0}, r"train: batch_size must be an integer in \[1, 2\^32\), got 0"),
+        ({"batch_size": 64.0}, r"train: batch_size must be an integer in \[1, 2\^32\), got 64.0"),
+        ({"steps": 3.0}, r"train: steps must be an integer in \[1, 2\^32\), got 3.0"),
+        ({"seed": 1.5}, r"train: seed must be an integer in \[0, 2\^64\), got 1.5"),
+        ({"anneal_power": math.inf}, "train: anneal_power must be finite, got inf"),
+        (
+            {"model": LinearScore().requires_grad_(False)},
+            "train: model must have trainable parameters, got LinearScore",
+        ),
         ({"lr": 0.0}, "train: lr must be positive and finite, got 0.0"),
-        ({"seed": -1}, r"train: seed must be in \[0, 2\^64\), got -1"),
+        ({"seed": -1}, r"train: seed must be an integer in \[0, 2\^64\), got -1"),
         ({"grad_clip": 0.0}, "train: grad_clip must be positive or None, got 0.0"),
         ({"precision": "fp8"}, "train: precision must be 'fp32' or 'bf16', got 'fp8'"),
         ({"ema": 1.0}, r"EMA: decay must be in \[0, 1\), got 1.0"),

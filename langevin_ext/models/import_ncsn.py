@@ -1,7 +1,5 @@
 """Reads the checkpoints of the released NCSN and NCSNv2 code into our networks, without unpickling objects."""
 
-import pickle
-
 import torch
 
 from ..schedules import geometric_sigmas
@@ -46,13 +44,14 @@ def import_ncsn(path, shape=None, *, sigmas=None, ema=True):
 
 def read_state(path, ema):
     """The state dict {name: tensor} of the file, prefix removed, parameters replaced by their average if asked."""
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
-        raise ValueError(
-            f"import_ncsn: {path} must be a file of torch.save with tensors and plain containers alone; "
-            "it is damaged, of another kind, or holds objects, which are never unpickled"
-        ) from error
+    with open(path, "rb") as file:
+        try:
+            content = torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:  # bytes that are no pickle raise nearly anything
+            raise ValueError(
+                f"import_ncsn: {path} must be a file of torch.save with tensors and plain containers alone; "
+                "it is damaged, of another kind, or holds objects, which are never unpickled"
+            ) from error
     parts = list(content) if isinstance(content, (list, tuple)) else [content]
     if not parts or not is_state(parts[0]):
         raise ValueError(

@@ -57,8 +57,8 @@ def device_of(models, device=None) -> torch.device:
     ]
     if device is None:
         return found[0] if found else torch.as_tensor(models[0].sigmas).device
-    device = torch.device(device)
-    if device.type == "cuda" and device.index is None and torch.cuda.is_available():
+    device = _known_device(device)
+    if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", torch.cuda.current_device())
     if found and found[0] != device:
         raise ValueError(
@@ -66,6 +66,32 @@ def device_of(models, device=None) -> torch.device:
             f"model.to({str(device)!r})), got {device}"
         )
     return device
+
+
+def _known_device(device) -> torch.device:
+    """The torch.device of a name, if this machine has it."""
+    try:
+        known = torch.device(device)
+    except (RuntimeError, TypeError):
+        raise ValueError(
+            f"sample: argument device must be 'cpu', 'cuda' or 'cuda:0' and so on, got {device!r}"
+        ) from None
+    if known.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (known.index or 0) >= count:
+            have = f"'cpu' or 'cuda:0' to 'cuda:{count - 1}'" if count else "'cpu', as torch finds no CUDA device"
+            raise ValueError(f"sample: argument device must be {have}, got {str(known)!r}")
+    return known
+
+
+def check_dtype(models, dtype, device) -> None:
+    """Raises if the state of this dtype cannot run on the device or through the networks."""
+    if dtype == torch.float64 and device.type != "cpu":
+        raise ValueError(f"sample: option dtype must be torch.float32 on {device}, torch.float64 is for the CPU")
+    for model in models:
+        found = [p.dtype for p in model.parameters()] if isinstance(model, torch.nn.Module) else []
+        if found and found[0] != dtype:
+            raise ValueError(f"sample: option dtype must be that of the model's parameters, {found[0]}, got {dtype}")
 
 
 class Relevelled:
@@ -150,8 +176,9 @@ def check_init(init, n, shape) -> None:
             raise ValueError(f"sample: argument init must have shape {(n, *shape)}, got {tuple(init.shape)}")
         if not torch.isfinite(init).all():
             raise ValueError("sample: argument init must be finite")
-    elif init not in ("uniform", "normal"):
-        raise ValueError(f"sample: argument init must be 'uniform', 'normal' or a tensor, got {init!r}")
+    elif not isinstance(init, str) or init not in ("uniform", "normal"):
+        got = repr(init) if isinstance(init, str) else type(init).__name__
+        raise ValueError(f"sample: argument init must be 'uniform', 'normal' or a tensor, got {got}")
 
 
 def start(init, low, high, shape, *, seed, first, device, dtype) -> torch.Tensor:

@@ -119,12 +119,15 @@ def prepare(
     scores, ladders = zip(*(inputs.ladder_of(one, sigmas) for one in models), strict=True)
     shapes = [tuple(int(size) for size in one.shape) for one in models]
     inpainting = known is not None or mask is not None
+    if inpainting and n_steps_each == 0:
+        raise ValueError("sample: argument n_steps_each must be at least 1 with known pixels, got 0")
     eps = resolve_eps(eps, step_lr, "sample")
     stages = build(
         scheme, list(ladders), options, eps=eps, n_steps_each=n_steps_each, denoise=bool(denoise), inpainting=inpainting
     )
     shape = shapes[stages[-1].model]
     device = inputs.device_of(models, device)
+    inputs.check_dtype(models, dtype, device)
     if batch_size is None:
         batch_size = max(1, BATCH_VALUES.get(device.type, 2**18) // math.prod(shape))
     batch_size = min(n, inputs.integer("batch_size", batch_size, 1))

@@ -5,12 +5,15 @@ as safetensors with JSON metadata. It is replaced as a whole (written beside, fl
 moment leaves the earlier file or the new one. It is kept when the run is complete: the same call then returns at once.
 """
 
+import functools
 import hashlib
 import json
 import time
+import types
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 
+import numpy as np
 import safetensors
 import safetensors.torch
 import torch
@@ -19,6 +22,7 @@ from .._files import atomic_path
 
 FORMAT = "langevin_ext sampling run 1"
 SAVING_SHARE = 0.05  # of the time that may go into saving
+ATOMS = (bool, int, float, complex, str, bytes, np.generic, torch.dtype, torch.device, PurePath, types.EllipsisType)
 STATISTICS = ("score_norm", "mean", "variance", "nonfinite")
 
 
@@ -127,30 +131,69 @@ class Checkpoint:
 
 
 def fingerprint(value) -> str:
-    """A short hash of a tensor, a network's parameters, or the class and attributes of another model."""
+    """A short hash of a tensor, a network's parameters, or the class and public attributes of another model.
+
+    Attributes that begin with `_` do not count, except `_constants`. Functions count by their code, defaults and
+    closure, not by the globals they use.
+    """
     digest = hashlib.sha256(type(value).__qualname__.encode())
-    for name, item in _parts(value).items():
-        if torch.is_tensor(item):
-            item = item.detach().cpu().contiguous()
-            digest.update(f"{name} {item.dtype} {tuple(item.shape)}".encode())
-            digest.update(item.reshape(-1).view(torch.uint8).numpy().tobytes())
-        else:
-            digest.update(f"{name} {item!r}".encode())
+    for piece in _pieces(value, set()):
+        digest.update(len(piece).to_bytes(8, "little") + piece)
     return digest.hexdigest()[:16]
 
 
-def _parts(value) -> dict:
-    """Named tensors and strings that identify a value. Functions count by their name, numbers not: they may count."""
-    if torch.is_tensor(value):
-        return {"": value}
+def _pieces(value, above):
+    """The bytes that identify a value; `above` are the ids of the containers it is in, which may contain themselves."""
+    yield type(value).__qualname__.encode()
+    if isinstance(value, torch.Tensor):
+        tensor = value.detach().cpu().contiguous()
+        yield f"{tensor.dtype} {tuple(tensor.shape)}".encode()
+        yield tensor.reshape(-1).view(torch.uint8).numpy().tobytes()
+    elif isinstance(value, np.ndarray) and not value.dtype.hasobject:
+        yield f"{value.dtype} {value.shape}".encode()
+        yield value.tobytes()
+    elif value is None or isinstance(value, ATOMS):
+        yield repr(value).encode()
+    elif isinstance(value, type | types.ModuleType):
+        yield f"{getattr(value, '__module__', '')} {getattr(value, '__qualname__', value.__name__)}".encode()
+    elif id(value) not in above:
+        parts = _parts(value)
+        yield len(parts).to_bytes(8, "little")
+        for part in parts:
+            yield from _pieces(part, above | {id(value)})
+
+
+def _parts(value) -> list:
+    """What a container, function or object is made of."""
+    if isinstance(value, list | tuple):
+        return list(value)
+    if isinstance(value, dict):
+        return [part for item in value.items() for part in item]
+    if isinstance(value, set | frozenset):
+        return sorted(map(fingerprint, value))
+    if isinstance(value, np.ndarray):
+        return [value.shape, value.tolist()]
     if isinstance(value, torch.nn.Module):
-        return value.state_dict() | ({"sigmas": torch.as_tensor(value.sigmas)} if hasattr(value, "sigmas") else {})
-    attributes = dict(getattr(value, "__dict__", {}))
-    attributes |= attributes.get("_constants", {})
-    parts = {name: item for name, item in attributes.items() if isinstance(item, torch.Tensor | str | tuple)}
-    for name, item in attributes.items():
-        if isinstance(item, torch.nn.Module) or (callable(item) and hasattr(item, "sigmas")):
-            parts[name] = fingerprint(item)
-        elif hasattr(item, "__qualname__"):
-            parts[name] = item.__qualname__
-    return parts | {"sigmas": torch.as_tensor(value.sigmas)}
+        return _parts(value.state_dict()) + ([torch.as_tensor(value.sigmas)] if hasattr(value, "sigmas") else [])
+    if isinstance(value, functools.partial):
+        return [value.func, value.args, value.keywords]
+    if isinstance(value, types.CodeType):
+        return [value.co_code, value.co_names, value.co_consts]
+    if isinstance(value, types.MethodType):
+        return [value.__func__, value.__self__]
+    name = [getattr(value, "__module__", None), getattr(value, "__qualname__", None)]
+    if isinstance(value, types.FunctionType):
+        closure = [_content(cell) for cell in value.__closure__ or ()]
+        return [*name, value.__code__, value.__defaults__, value.__kwdefaults__, closure]
+    attributes = getattr(value, "__dict__", {})
+    public = {key: item for key, item in attributes.items() if key == "_constants" or not key.startswith("_")}
+    given = [torch.as_tensor(value.sigmas)] if hasattr(value, "sigmas") else []
+    return [*name, public, *given]
+
+
+def _content(cell):
+    """The value in a cell of a closure, None while it has none."""
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return None

@@ -11,7 +11,7 @@ import torch
 from tqdm import tqdm
 
 from . import checkpoint, log, state
-from .trainer import Settings, Trainer
+from .trainer import Settings, Trainer, integer
 
 __all__ = ["train"]
 
@@ -89,9 +89,8 @@ def train(
         anneal_power=anneal_power,
         precision=precision,
     )
-    for name, value in (("steps", steps), ("save_every", save_every), ("log_every", log_every)):
-        if value != int(value) or not 1 <= value < 2**32:
-            raise ValueError(f"train: {name} must be an integer in [1, 2^32), got {value}")
+    steps, save_every = integer("steps", steps), integer("save_every", save_every)
+    log_every = integer("log_every", log_every)
     trainer, out = Trainer(model, data, settings), Path(out)
     if state.prepare(out, resume):
         state.restore(out, trainer)

@@ -12,6 +12,7 @@ Every random number is a function of (seed, step, place in the batch), so that a
 import copy
 import hashlib
 import math
+import operator
 import time
 from dataclasses import asdict, dataclass
 
@@ -22,6 +23,17 @@ from . import log
 from .ema import EMA
 
 __all__ = ["Settings", "Trainer"]
+
+
+def integer(name, value, low=1, bits=32) -> int:
+    """`value` as an int in [low, 2^bits)."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = -1
+    if isinstance(value, bool) or not low <= number < 2**bits:
+        raise ValueError(f"train: {name} must be an integer in [{low}, 2^{bits}), got {value!r}")
+    return number
 
 
 @dataclass(frozen=True)
@@ -40,14 +52,14 @@ class Settings:
     precision: str = "fp32"
 
     def __post_init__(self):
-        if self.batch_size != int(self.batch_size) or self.batch_size < 1:
-            raise ValueError(f"train: batch_size must be a positive integer, got {self.batch_size}")
-        if not 0 <= self.seed < 2**64:
-            raise ValueError(f"train: seed must be in [0, 2^64), got {self.seed}")
+        object.__setattr__(self, "batch_size", integer("batch_size", self.batch_size))  # the dataclass is frozen
+        object.__setattr__(self, "seed", integer("seed", self.seed, 0, 64))
         if not 0 < self.lr < math.inf:
             raise ValueError(f"train: lr must be positive and finite, got {self.lr}")
         if self.grad_clip is not None and not self.grad_clip > 0:
             raise ValueError(f"train: grad_clip must be positive or None, got {self.grad_clip}")
+        if not math.isfinite(self.anneal_power):
+            raise ValueError(f"train: anneal_power must be finite, got {self.anneal_power}")
         if self.precision not in ("fp32", "bf16"):
             raise ValueError(f"train: precision must be 'fp32' or 'bf16', got {self.precision!r}")
 
@@ -98,6 +110,8 @@ class Trainer:
         self.model, self.data, self.fingerprint = model, data, data.fingerprint
         self._settings, self.settings = settings, asdict(settings)
         self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        if not self.parameters:
+            raise ValueError(f"train: model must have trainable parameters, got {type(model).__name__} without any")
         self.device = next(iter(self.parameters.values())).device
         self.optimizer = torch.optim.Adam(self.parameters.values(), settings.lr, (0.9, 0.999), eps=1e-8, fused=True)
         self.ema = None if settings.ema is None else EMA(model, settings.ema, settings.ema_warmup)
