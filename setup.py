@@ -39,6 +39,7 @@ CXX_FLAGS = [
 NVCC_FLAGS = [
     "-std=c++17",
     "-O3",
+    "--threads=2",
     "-Werror",
     "all-warnings",
     "-Xptxas",

@@ -7,6 +7,7 @@
 #include <pybind11/pybind11.h>
 
 #include <cstdint>
+#include <optional>
 #include <stdexcept>
 #include <string>
 
@@ -129,6 +130,11 @@ inline void require(bool condition, const char* op, const char* message) {
   if (!condition) throw std::invalid_argument(std::string(op) + ": " + message);
 }
 
+// A tensor or None.
+struct OptionalTensor : std::optional<TensorView> {
+  using std::optional<TensorView>::optional;
+};
+
 }  // namespace lv
 
 namespace pybind11::detail {
@@ -143,6 +149,20 @@ struct type_caster<lv::TensorView> {
     if (api->tensor_from_object(source.ptr(), &value.raw) != 0) throw error_already_set();
     // Fake and functional tensors have a shape but no memory.
     if (value.raw.data == nullptr && value.numel() != 0) throw type_error("tensor has no memory to work on");
+    return true;
+  }
+};
+
+// pybind11/stl.h has this for every optional, and a second of compile time with it.
+template <>
+struct type_caster<lv::OptionalTensor> {
+  PYBIND11_TYPE_CASTER(lv::OptionalTensor, const_name("torch.Tensor | None"));
+
+  bool load(handle source, bool convert) {
+    if (source.is_none()) return true;
+    type_caster<lv::TensorView> tensor;
+    if (!tensor.load(source, convert)) return false;
+    value.emplace(static_cast<lv::TensorView&>(tensor));
     return true;
   }
 };

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <pybind11/pybind11.h>
-#include <pybind11/stl.h>
 
 #include <optional>
 #include <type_traits>
@@ -18,8 +17,6 @@
 namespace lv {
 
 namespace py = pybind11;
-
-using OptionalTensor = std::optional<TensorView>;
 
 template <typename T>
 struct Tag {
