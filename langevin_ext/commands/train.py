@@ -7,6 +7,7 @@ import torch
 
 from .. import plots, training
 from ..data import open_dataset
+from ..metrics.features import ClassifierFeatures
 from ..models import NCSN, NCSNv2
 from ..schedules import geometric_sigmas
 from .common import parse_device
@@ -44,6 +45,23 @@ MODELS = {"ncsn": NCSN, "ncsnv2": NCSNv2}
 @click.option("--seed", default=0, show_default=True)
 @click.option("--save-every", default=1000, show_default=True, help="Steps between checkpoints.")
 @click.option("--log-every", default=100, show_default=True)
+@click.option("--select-every", type=int, metavar="N", help="Every N steps measure samples, and keep the best network.")
+@click.option("--select-samples", default=1000, show_default=True, help="Samples for it.")
+@click.option("--select-steps-each", default=100, show_default=True, help="Langevin steps per noise level for it.")
+@click.option("--select-eps", type=float, help="Step size at the last level for it.  [default: 2e-5]")
+@click.option(
+    "--select-reference",
+    nargs=2,
+    metavar="DATA SPLIT",
+    help="Images that it compares with, e.g. glyphs test.  [default: the training images]",
+)
+@click.option(
+    "--select-features",
+    default="pixels",
+    show_default=True,
+    metavar="pixels|digits|glyphs|FILE",
+    help="Space of the distance: pixels, a shipped classifier, or one of `train-classifier`.",
+)
 @click.option("--device", help="cpu, cuda, cuda:1; default: cuda where it runs.")
 @click.option("--dry-run", is_flag=True, help="Print what would be trained and stop.")
 def train(
@@ -64,6 +82,12 @@ def train(
     seed,
     save_every,
     log_every,
+    select_every,
+    select_samples,
+    select_steps_each,
+    select_eps,
+    select_reference,
+    select_features,
     device,
     dry_run,
 ):
@@ -79,6 +103,11 @@ def train(
         model = MODELS[kind](tuple(images.shape), ngf, geometric_sigmas(*sigmas)).to(device)
     parameters = sum(p.numel() for p in model.parameters())
     click.echo(f"{kind} with {parameters:,} parameters on {images}, {steps} steps of {batch_size} on {device}")
+    select = None
+    if select_every is not None:
+        select = selection(
+            images, select_samples, select_steps_each, select_eps, select_reference, select_features, device
+        )
     if dry_run:
         return
     training.train(
@@ -96,9 +125,21 @@ def train(
         precision=precision,
         save_every=save_every,
         log_every=log_every,
+        select_every=select_every,
+        select=select,
     )
     plots.loss_curve(out / "log.jsonl", out / "loss.png")
-    click.echo(f"written: {out}/model.safetensors, checkpoint.safetensors, log.jsonl, loss.png")
+    chosen = ", best.safetensors, selection.jsonl, selection.png" if (out / "best.safetensors").exists() else ""
+    click.echo(f"written: {out}/model.safetensors, checkpoint.safetensors, log.jsonl, loss.png{chosen}")
+
+
+def selection(images, n, n_steps_each, eps, reference, features, device):
+    """What the --select options mean."""
+    if reference:
+        data, split = reference
+        reference = open_dataset(data, images.shape[1:], channels=images.shape[0], split=split)
+    features = None if features == "pixels" else ClassifierFeatures(features, device)
+    return training.Selection(n=n, n_steps_each=n_steps_each, eps=eps, reference=reference or None, features=features)
 
 
 def parse_size(text):

@@ -1,12 +1,24 @@
-"""Score networks and the reader of their released checkpoints."""
+"""Score networks and the reader of their released checkpoints, and the networks beside them."""
 
+from .classifier import Classifier
+from .fsrcnn import FSRCNN, import_fsrcnn
 from .import_ncsn import import_ncsn
 from .ncsn import NCSN, NCSNv2
 from .norm import ConditionalInstanceNorm2dPlus, InstanceNorm2dPlus
 
-__all__ = ["ConditionalInstanceNorm2dPlus", "InstanceNorm2dPlus", "NCSN", "NCSNv2", "build", "import_ncsn"]
+__all__ = [
+    "Classifier",
+    "ConditionalInstanceNorm2dPlus",
+    "FSRCNN",
+    "InstanceNorm2dPlus",
+    "NCSN",
+    "NCSNv2",
+    "build",
+    "import_fsrcnn",
+    "import_ncsn",
+]
 
-CLASSES = {"NCSN": NCSN, "NCSNv2": NCSNv2}
+CLASSES = {"Classifier": Classifier, "FSRCNN": FSRCNN, "NCSN": NCSN, "NCSNv2": NCSNv2}
 
 
 def build(config):

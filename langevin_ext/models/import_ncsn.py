@@ -42,20 +42,20 @@ def import_ncsn(path, shape=None, *, sigmas=None, ema=True):
     return model.eval()
 
 
-def read_state(path, ema):
+def read_state(path, ema, name="import_ncsn"):
     """The state dict {name: tensor} of the file, prefix removed, parameters replaced by their average if asked."""
     with open(path, "rb") as file:
         try:
             content = torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # bytes that are no pickle raise nearly anything
             raise ValueError(
-                f"import_ncsn: {path} must be a file of torch.save with tensors and plain containers alone; "
+                f"{name}: {path} must be a file of torch.save with tensors and plain containers alone; "
                 "it is damaged, of another kind, or holds objects, which are never unpickled"
             ) from error
     parts = list(content) if isinstance(content, (list, tuple)) else [content]
     if not parts or not is_state(parts[0]):
         raise ValueError(
-            f"import_ncsn: {path} must hold a state dict or a list starting with one, got {type(content).__name__}"
+            f"{name}: {path} must hold a state dict or a list starting with one, got {type(content).__name__}"
         )
     state = plain(parts[0])
     if ema and len(parts) > 4 and is_state(parts[4]):

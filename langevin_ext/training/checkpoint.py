@@ -165,9 +165,17 @@ def _read_safetensors(path):
         raise ValueError(str(error)) from error
 
 
-def shipped() -> list:
-    """The names of the checkpoints that come with the package."""
-    return sorted(path.stem for path in SHIPPED.glob("*.safetensors"))
+def shipped(kind="") -> list:
+    """The names of the checkpoints that come with the package.
+
+    Args:
+        kind: "" for all; "score", "classifier" or "fsrcnn", which stands at the end of a name unless it is a score's.
+    """
+    names = sorted(path.stem for path in SHIPPED.glob("*.safetensors"))
+    others = tuple(f"-{other}" for other in ("classifier", "fsrcnn"))
+    if kind == "score":
+        return [name for name in names if not name.endswith(others)]
+    return [name for name in names if name.endswith(kind)]
 
 
 def _locate(path, name):

@@ -1,7 +1,6 @@
 """`train`: a run is a folder that can be stopped at any moment and continued exactly."""
 
 import contextlib
-import importlib.metadata
 import signal
 import threading
 import warnings
@@ -10,7 +9,8 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from . import checkpoint, log, state
+from . import log, state
+from .selection import Selector
 from .trainer import Settings, Trainer, integer
 
 __all__ = ["train"]
@@ -38,6 +38,8 @@ def train(
     tensorboard=True,
     resume="auto",
     callback=None,
+    select_every=None,
+    select=None,
 ) -> torch.nn.Module:
     """Trains a score network by denoising score matching as NCSN does (Song & Ermon 2019, arXiv:1907.05600, section 4).
 
@@ -65,6 +67,10 @@ def train(
         tensorboard: also log to TensorBoard, where it is installed.
         resume: "auto" continues the run in `out` if there is one; True insists on it, False on a new one.
         callback: called after each step with {"step", "loss", "trainer"}.
+        select_every: steps between measurements of the averaged network by the Frechet distance of its samples; the
+            best is kept as best.safetensors, the table and its curve as selection.jsonl and selection.png.
+        select: how it is measured, a `Selection` or a dictionary of its arguments; by 1,000 samples against the
+            training data in clipped pixels by default.
 
     Returns:
         A copy of the network with the averaged weights, in eval mode.
@@ -89,29 +95,56 @@ def train(
         anneal_power=anneal_power,
         precision=precision,
     )
+    if select is not None and select_every is None:
+        raise ValueError("train: select needs select_every, the steps between measurements, got None")
+    trainer = Trainer(model, data, settings)
+    selector = None if select_every is None else Selector(select, select_every, trainer, progress)
+    return run(
+        trainer,
+        out=out,
+        steps=steps,
+        save_every=save_every,
+        log_every=log_every,
+        progress=progress,
+        tensorboard=tensorboard,
+        resume=resume,
+        callback=callback,
+        selector=selector,
+    )
+
+
+def run(
+    trainer, *, out, steps, save_every, log_every, progress, tensorboard, resume, callback, selector=None
+) -> torch.nn.Module:
+    """Takes `trainer` to `steps` steps in the folder `out`, from the beginning or from the run in it; see `train`."""
     steps, save_every = integer("steps", steps), integer("save_every", save_every)
     log_every = integer("log_every", log_every)
-    trainer, out = Trainer(model, data, settings), Path(out)
-    if state.prepare(out, resume):
+    out = Path(out)
+    found = state.prepare(out, resume)
+    if found:
         state.restore(out, trainer)
         if trainer.step > steps:
             raise ValueError(f"train: steps must be at least {trainer.step}, those of the run in {out}, got {steps}")
-        if trainer.step < steps:
-            log.rewind(out, trainer.step)
-    else:
+    if selector is not None:
+        selector.open(out)
+    if not found:
         state.save(out, trainer)
+    elif trainer.step < steps:
+        log.rewind(out, trainer.step)
     with _deterministic(trainer.device), contextlib.closing(log.Board(out, trainer.step, tensorboard)) as board:
-        _run(trainer, out, steps, save_every, log_every, board, progress, callback)
+        _run(trainer, out, steps, save_every, log_every, board, progress, callback, selector)
     return _finish(trainer, out)
 
 
-def _run(trainer, out, steps, save_every, log_every, board, progress, callback):
+def _run(trainer, out, steps, save_every, log_every, board, progress, callback, selector):
     """The loop: step, log, save, look whether to stop."""
     saved, running = trainer.step, None
     trainer.model.train()
     bar = tqdm(total=steps, initial=trainer.step, disable=not progress, unit="step", desc="train", dynamic_ncols=True)
     try:
         with bar, _Interruption() as interruption:
+            if selector is not None and selector.due:  # what an interruption left undone
+                selector.look(interruption.check)
             while trainer.step < steps:
                 loss = trainer.update()
                 running = loss if running is None else 0.95 * running + 0.05 * loss
@@ -122,8 +155,11 @@ def _run(trainer, out, steps, save_every, log_every, board, progress, callback):
                     trainer.losses.reset()
                 elif trainer.step == steps:
                     _log(trainer, out, board, partial=True)
-                if trainer.step % save_every == 0 or trainer.step == steps:
+                due = selector is not None and selector.due
+                if trainer.step % save_every == 0 or trainer.step == steps or due:
                     saved = _save(trainer, out)
+                if due:
+                    selector.look(interruption.check)
                 if callback is not None:
                     callback({"step": trainer.step, "loss": loss, "trainer": trainer})
                 interruption.check()
@@ -138,7 +174,7 @@ def _run(trainer, out, steps, save_every, log_every, board, progress, callback):
 
 
 def _log(trainer, out, board, partial=False):
-    line = trainer.losses.line(trainer.step, round(trainer.seconds, 3))
+    line = trainer.losses.line(trainer.step, round(trainer.seconds, 3)) | trainer.measures()
     board.add(line)
     log.append(out, {**line, "partial": True} if partial else line)
 
@@ -152,24 +188,9 @@ def _save(trainer, out):
 def _finish(trainer, out):
     """Writes the network for sampling, with where it comes from, and returns it."""
     model = trainer.averaged()
-    try:
-        version = importlib.metadata.version("langevin_ext")
-    except importlib.metadata.PackageNotFoundError:
-        version = "unknown"
-    history = log.read_log(out) if (out / log.NAME).exists() else {"loss": []}
-    metadata = {
-        "steps": trainer.step,
-        "settings": trainer.settings,
-        "data": trainer.fingerprint,
-        "data_name": getattr(trainer.data, "name", "tensor"),
-        "loss": float(history["loss"][-1]) if len(history["loss"]) else None,
-        "langevin_ext": version,
-        "torch": torch.__version__,
-    }
-    averaged = trainer.ema is not None
-    checkpoint.save(
-        out / state.MODEL, model, ema=model.state_dict() if averaged else None, raw=not averaged, metadata=metadata
-    )
+    losses = log.read_log(out)["loss"].tolist() if (out / log.NAME).exists() else []
+    loss = losses[-1] if losses else None
+    state.publish(out / state.MODEL, trainer, model, loss=loss, **trainer.measures(final=True))
     return model
 
 

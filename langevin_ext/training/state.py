@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from .. import __version__
 from .._files import remove_temporaries
 from . import checkpoint
 
@@ -28,6 +29,22 @@ def save(folder, trainer) -> None:
     tensors.update({"log.sum": trainer.losses.sum, "log.count": trainer.losses.count})
     metadata = {"kind": "training", "step": trainer.step, "seconds": trainer.seconds, "settings": settings(trainer)}
     checkpoint.write(Path(folder) / CHECKPOINT, tensors, trainer.model.config(), metadata)
+
+
+def publish(path, trainer, model, **more) -> None:
+    """Writes `model`, the averaged network of `trainer`, for sampling, with where it comes from and `more`."""
+    metadata = {
+        "steps": trainer.step,
+        "settings": trainer.settings,
+        "data": trainer.fingerprint,
+        "data_name": getattr(trainer.data, "name", "tensor"),
+        **more,
+        "langevin_ext": __version__,
+        "torch": torch.__version__,
+    }
+    averaged = trainer.ema is not None
+    ema = model.state_dict() if averaged else None
+    checkpoint.save(path, model, ema=ema, raw=not averaged, metadata=metadata)
 
 
 def settings(trainer) -> dict:

@@ -25,14 +25,14 @@ from .ema import EMA
 __all__ = ["Settings", "Trainer"]
 
 
-def integer(name, value, low=1, bits=32) -> int:
+def integer(name, value, low=1, bits=32, function="train") -> int:
     """`value` as an int in [low, 2^bits)."""
     try:
         number = operator.index(value)
     except TypeError:
         number = -1
     if isinstance(value, bool) or not low <= number < 2**bits:
-        raise ValueError(f"train: {name} must be an integer in [{low}, 2^{bits}), got {value!r}")
+        raise ValueError(f"{function}: {name} must be an integer in [{low}, 2^{bits}), got {value!r}")
     return number
 
 
@@ -105,9 +105,8 @@ class Trainer:
             raise TypeError(
                 f"train: model must have config(), a dictionary that rebuilds it, got {type(model).__name__}"
             )
-        if tuple(data.shape) != tuple(model.shape):
-            raise ValueError(f"train: data must have the model's shape {tuple(model.shape)}, got {tuple(data.shape)}")
         self.model, self.data, self.fingerprint = model, data, data.fingerprint
+        self.levels = self.check()
         self._settings, self.settings = settings, asdict(settings)
         self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         if not self.parameters:
@@ -115,8 +114,24 @@ class Trainer:
         self.device = next(iter(self.parameters.values())).device
         self.optimizer = torch.optim.Adam(self.parameters.values(), settings.lr, (0.9, 0.999), eps=1e-8, fused=True)
         self.ema = None if settings.ema is None else EMA(model, settings.ema, settings.ema_warmup)
-        self.losses = log.LevelLoss(len(model.sigmas), self.device)
+        self.losses = log.LevelLoss(self.levels, self.device)
         self.step, self.seconds, self.whole = 0, 0.0, True
+
+    def check(self) -> int:
+        """The number of noise levels of the model, once it is known to fit the data."""
+        shape, data = tuple(self.model.shape), tuple(self.data.shape)
+        if data != shape:
+            raise ValueError(f"train: data must have the model's shape {shape}, got {data}")
+        return len(self.model.sigmas)
+
+    def loss(self, x, level) -> torch.Tensor:
+        """The loss (B,) of each sample of the current step."""
+        s = self._settings
+        return losses.dsm(self.model, x, level, seed=s.seed, step=self.step, anneal_power=s.anneal_power)
+
+    def measures(self, *, final=False) -> dict:
+        """What else to say of the averaged network, for a line of the log or, at the end, the file's metadata."""
+        return {}
 
     def batch(self):
         """The data (B, C, H, W), levels (B,) and dataset indices (B,) of the current step."""
@@ -126,7 +141,7 @@ class Trainer:
         indices = indices_for(self.step, s.batch_size, len(self.data), s.seed)
         x = self.data.batch(indices, seed=s.seed, step=self.step, first=0, flip=s.flip, dequantise=s.dequantise)
         words = noise.words((s.batch_size,), s.seed, step=self.step, stream=noise.LABELS, device=self.device)
-        level = (words * len(self.model.sigmas)) >> 32
+        level = (words * self.levels) >> 32
         return x.to(self.device), level, indices
 
     def update(self) -> float:
@@ -138,7 +153,7 @@ class Trainer:
         began, s = time.perf_counter(), self._settings
         x, level, indices = self.batch()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=s.precision == "bf16"):
-            loss = losses.dsm(self.model, x, level, seed=s.seed, step=self.step, anneal_power=s.anneal_power)
+            loss = self.loss(x, level)
         self.optimizer.zero_grad(set_to_none=True)
         loss.mean().backward()
         mean = loss.detach().mean().item()  # waits once, after the backward pass has been queued
