@@ -225,8 +225,8 @@ class NinjaBuild(build_ext):
         for path, kind in objects:
             outputs.append(f"{path.parent.name}-{path.name}.o")
             lines.append(f"build {escape(outputs[-1])}: {kind} {escape(path)}")
-            if path.name == "bindings.cpp":  # templates without a loop in them
-                lines.append("  more = -O1")
+            if path.parent == SOURCES:  # long to compile, and without a loop in them
+                lines.append("  more = -Og")
         lines += [f"build _C.so: link {' '.join(map(escape, outputs))}", "default _C.so"]
         self.write_if_changed(folder / "build.ninja", "\n".join(lines) + "\n")
 

@@ -66,6 +66,7 @@ def cases(args):
         "perturb": (2 * x.numel(), perturb, same_perturb),
         "dsm_loss+gradient": (2 * x.numel(), dsm, list(dsm.values())),
     }
+    rows |= upsampling(random(args.batch, 3, args.size // 2, args.size // 2))
     features = random(args.batch, args.channels, args.size // 2, args.size // 2)
     weight = 1 + 0.1 * random(10, 3 * args.channels)
     level = torch.arange(args.batch, device=args.device) % 10
@@ -76,6 +77,24 @@ def cases(args):
             "fused": lambda h=h: ops.instance_norm_plus(h, weight, level, elu=True),
         }
         rows[f"instance_norm_plus+ELU {name}"] = (2 * h.numel(), norm, list(norm.values()))
+    return rows
+
+
+def torch_upsample(x, sigma):
+    y = F.interpolate(x, scale_factor=2, mode="bicubic", align_corners=False)
+    return y + sigma * torch.randn_like(y) if sigma else y
+
+
+def upsampling(x):
+    """Rows for images from half the size, without and with the noise; the values agree where there is none."""
+    same = [lambda: torch_upsample(x, 0.0), lambda: ops.upsample_bicubic2x(x)]
+    rows = {}
+    for name, sigma in (("upsample_bicubic2x", 0.0), ("upsample_bicubic2x+noise", 0.3)):
+        upsample = {
+            "torch": lambda sigma=sigma: torch_upsample(x, sigma),
+            "fused": lambda sigma=sigma: ops.upsample_bicubic2x(x, sigma=sigma, **DRAW),
+        }
+        rows[name] = (5 * x.numel(), upsample, same)
     return rows
 
 

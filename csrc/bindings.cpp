@@ -1,13 +1,11 @@
-// The Python module. Each op's entry is in bind/<op>.h; the words for a user's mistakes are in langevin_ext/ops, the
-// only caller.
-#include <string>
+// The Python module, the only file with pybind11. Each op's entry is in bind/<op>.h; the words for a user's mistakes
+// are in langevin_ext/ops, the only caller.
+#include "bind/caster.h"
+#include "bind/entries.h"
 
-#include "bind/common.h"
-#include "bind/dsm_loss.h"
-#include "bind/instance_norm_plus.h"
-#include "bind/langevin_step.h"
-#include "bind/noise.h"
-#include "bind/perturb.h"
+#if defined(LV_WITH_CUDA)
+#include "cuda/device.h"
+#endif
 
 #if !defined(LV_MODULE_NAME)
 #define LV_MODULE_NAME _C
@@ -19,10 +17,19 @@ extern const char* kSourceHash;
 extern const char* kCudaArchs;
 extern const char* kNoCudaReason;
 
+void* current_cuda_stream(int device) {
+  void* stream = nullptr;
+  if (exchange_api()->current_work_stream(dlpack::kCuda, device, &stream) != 0) throw pybind11::error_already_set();
+  return stream;
+}
+
+GilRelease::GilRelease() : state_(PyEval_SaveThread()) {}
+GilRelease::~GilRelease() { PyEval_RestoreThread(static_cast<PyThreadState*>(state_)); }
+
 namespace {
 
-py::dict build_info() {
-  py::dict info;
+pybind11::dict build_info() {
+  pybind11::dict info;
   info["source_hash"] = kSourceHash;
 #if defined(__clang__)
   info["compiler"] = __VERSION__;  // names clang itself
@@ -64,6 +71,7 @@ PYBIND11_MODULE(LV_MODULE_NAME, m) {
   m.def("instance_norm_plus_scratch", &lv::instance_norm_plus_scratch);
   m.def("langevin_step", &lv::langevin_step);
   m.def("perturb", &lv::perturb);
-  m.def("philox_words", &lv::noise_fill<int64_t>);
-  m.def("philox_normal", &lv::noise_fill<float>);
+  m.def("philox_words", &lv::philox_words);
+  m.def("philox_normal", &lv::philox_normal);
+  m.def("upsample_bicubic2x", &lv::upsample_bicubic2x);
 }

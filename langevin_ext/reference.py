@@ -137,6 +137,11 @@ def _fma(a, b, c):
     return torch.where(even & (error != 0), bits + step, bits).view(torch.float64).to(torch.float32)
 
 
+def _multiply_add(a, b, c):
+    """a b + c: in float32 with the one rounding of the native kernels, in float64 with two."""
+    return _fma(a, b, c) if a.dtype == torch.float32 else a * b + c
+
+
 def check_counter(name, seed, step, first, stream, shape):
     """Raises ValueError where a coordinate of the noise does not fit its words."""
     for label, value in (("seed", seed), ("step", step), ("first", first), ("stream", stream)):
@@ -183,7 +188,7 @@ def langevin_step(x, score, score_coef, noise_coef, *, seed, step, first=0, stre
 def perturb(x, sigma, *, seed, step, first=0, stream=3) -> torch.Tensor:
     """x + sigma z; see `langevin_ext.ops.perturb`."""
     z = _noise_like(x, seed, step, first, stream)
-    return (x.to(z.dtype) + _per_sample(sigma, x) * z).to(x.dtype)
+    return _multiply_add(z, _per_sample(sigma, x), x.to(z.dtype)).to(x.dtype)
 
 
 def dsm_loss(score, sigma, *, seed, step, first=0, stream=3, anneal_power=2.0) -> torch.Tensor:
@@ -225,3 +230,35 @@ def instance_norm_plus(x, weight, level=None, *, form="official", eps=1e-5, elu=
         y = gamma * normalised + alpha * shift + beta
     y = (torch.nn.functional.elu(y) if elu else y).to(x.dtype)
     return y if residual is None else (y, total)
+
+
+def upsample_bicubic2x(x, *, a=-0.75, sigma=0.0, seed=0, step=0, first=0, stream=11, input_dtype=None):
+    """bicubic(x) + sigma z, and the next network input; see `langevin_ext.ops.upsample_bicubic2x`."""
+    weights = bicubic2x_weights(a, x.dtype)
+    y = _double_axis(_double_axis(x, 2, weights), 3, weights)
+    if sigma:
+        y = perturb(y, y.new_full(y.shape[:1], sigma), seed=seed, step=step, first=first, stream=stream)
+    if input_dtype is None:
+        return y
+    return y, (2 * y - 1).to(input_dtype).contiguous(memory_format=torch.channels_last)
+
+
+def bicubic2x_weights(a, dtype):
+    """Keys' w(1/4), w(3/4), w(5/4), w(7/4) as floats, rounded to `dtype`."""
+    inner = [((a + 2) * s - (a + 3)) * s * s + 1 for s in (0.25, 0.75)]
+    outer = [((a * s - 5 * a) * s + 8 * a) * s - 4 * a for s in (1.25, 1.75)]
+    return torch.tensor(inner + outer, dtype=torch.float64).to(dtype).tolist()
+
+
+def _double_axis(x, axis, weights):
+    """Cubic convolution along one axis; a quarter of a pixel before each pixel and a quarter behind it."""
+    quarter, three, five, seven = weights
+    size = x.shape[axis]
+    padded = x.index_select(axis, torch.arange(-2, size + 2, device=x.device).clamp(0, size - 1))
+    x0, x1, x2, x3, x4 = (padded.narrow(axis, j, size) for j in range(5))
+
+    def between(far, near, next_, last):
+        value = _multiply_add(next_, three, _multiply_add(far, five, seven * last))
+        return _multiply_add(near, quarter, value)
+
+    return torch.stack([between(x3, x2, x1, x0), between(x1, x2, x3, x4)], axis + 1).flatten(axis, axis + 1)

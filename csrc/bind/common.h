@@ -1,22 +1,17 @@
-// What every binding needs: checks that guard memory, dispatch on the device, the stream, release of the GIL.
+// What every entry needs: checks that guard memory, dispatch on dtype and device.
 #pragma once
 
-#include <pybind11/pybind11.h>
-
-#include <optional>
 #include <type_traits>
 
 #include "../half.h"
 #include "../images.h"
-#include "../tensor.h"
+#include "entries.h"
 
 #if defined(LV_WITH_CUDA)
 #include "../cuda/device.h"
 #endif
 
 namespace lv {
-
-namespace py = pybind11;
 
 template <typename T>
 struct Tag {
@@ -28,20 +23,18 @@ template <typename Cpu, typename Cuda>
 void on_device_of(const TensorView& tensor, const char* op, const Cpu& cpu, const Cuda& cuda) {
 #if defined(LV_EMULATE)  // the CUDA kernels on CPU memory
   (void)cpu, (void)tensor, (void)op;
-  py::gil_scoped_release release;
+  GilRelease release;
   cuda(static_cast<void*>(nullptr));
 #else
   if (!tensor.is_cuda()) {
     require(tensor.raw.device.type == dlpack::kCpu, op, "tensors must be on the CPU or on CUDA");
-    py::gil_scoped_release release;
+    GilRelease release;
     return cpu();
   }
 #if defined(LV_WITH_CUDA)
-  void* stream = nullptr;
-  if (exchange_api()->current_work_stream(dlpack::kCuda, tensor.raw.device.id, &stream) != 0)
-    throw py::error_already_set();
+  void* stream = current_cuda_stream(tensor.raw.device.id);
   DeviceGuard guard(tensor.raw.device.id);
-  py::gil_scoped_release release;
+  GilRelease release;
   cuda(stream);
 #else
   (void)cuda;

@@ -34,9 +34,9 @@ void run_dsm_loss(const TensorView& score, const TensorView& sigma, const Option
       });
 }
 
-inline void dsm_loss(const TensorView& score, const TensorView& sigma, const OptionalTensor& weight,
-                     const TensorView& loss, const OptionalTensor& grad, const TensorView& partials, int64_t seed,
-                     uint32_t step, uint32_t first, uint32_t stream, int threads) {
+void dsm_loss(const TensorView& score, const TensorView& sigma, const OptionalTensor& weight, const TensorView& loss,
+              const OptionalTensor& grad, const TensorView& partials, int64_t seed, uint32_t step, uint32_t first,
+              uint32_t stream, int threads) {
   const char* op = "dsm_loss";
   require_per_sample(sigma, score, op);
   if (weight) require_per_sample(*weight, score, op);

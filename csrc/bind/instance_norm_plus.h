@@ -16,7 +16,7 @@ struct NormArguments {
   double eps;
 };
 
-inline int64_t instance_norm_plus_scratch(const TensorView& x, bool backward) {
+int64_t instance_norm_plus_scratch(const TensorView& x, bool backward) {
   return norm_scratch_size(image_shape(x), is_channels_last(x, "instance_norm_plus"), backward);
 }
 
@@ -74,10 +74,10 @@ T* image_like(const TensorView& x, const OptionalTensor& image, const char* op) 
   return image->data<T>();
 }
 
-inline void instance_norm_plus(const TensorView& x, const OptionalTensor& residual, const OptionalTensor& sum,
-                               const OptionalTensor& y, const TensorView& weight, const OptionalTensor& level,
-                               const TensorView& stats, const TensorView& scratch, bool paper, double eps, bool elu,
-                               int threads) {
+void instance_norm_plus(const TensorView& x, const OptionalTensor& residual, const OptionalTensor& sum,
+                        const OptionalTensor& y, const TensorView& weight, const OptionalTensor& level,
+                        const TensorView& stats, const TensorView& scratch, bool paper, double eps, bool elu,
+                        int threads) {
   const char* op = "instance_norm_plus";
   const NormArguments arguments{x, weight, level, stats, scratch, paper, elu, eps};
   require(y && residual.has_value() == sum.has_value(), op, "y is missing, or sum and residual do not go together");
@@ -98,11 +98,10 @@ inline void instance_norm_plus(const TensorView& x, const OptionalTensor& residu
   });
 }
 
-inline void instance_norm_plus_backward(const TensorView& x, const OptionalTensor& grad_y,
-                                        const OptionalTensor& grad_sum, const OptionalTensor& grad_x,
-                                        const OptionalTensor& grad_weight, const TensorView& weight,
-                                        const OptionalTensor& level, const TensorView& stats, const TensorView& scratch,
-                                        bool paper, double eps, bool elu, int threads) {
+void instance_norm_plus_backward(const TensorView& x, const OptionalTensor& grad_y, const OptionalTensor& grad_sum,
+                                 const OptionalTensor& grad_x, const OptionalTensor& grad_weight,
+                                 const TensorView& weight, const OptionalTensor& level, const TensorView& stats,
+                                 const TensorView& scratch, bool paper, double eps, bool elu, int threads) {
   const char* op = "instance_norm_plus_backward";
   const NormArguments arguments{x, weight, level, stats, scratch, paper, elu, eps};
   require(grad_y.has_value(), op, "grad_y is missing");

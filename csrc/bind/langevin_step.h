@@ -30,9 +30,8 @@ void run_langevin_step(const TensorView& x, const TensorView& score, const Optio
       });
 }
 
-inline void langevin_step(const TensorView& x, const TensorView& score, const OptionalTensor& mask, double score_coef,
-                          double noise_coef, int64_t seed, uint32_t step, uint32_t first, uint32_t stream,
-                          int threads) {
+void langevin_step(const TensorView& x, const TensorView& score, const OptionalTensor& mask, double score_coef,
+                   double noise_coef, int64_t seed, uint32_t step, uint32_t first, uint32_t stream, int threads) {
   const char* op = "langevin_step";
   require_like(x, score, op);
   if (mask) {

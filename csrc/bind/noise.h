@@ -17,4 +17,12 @@ void noise_fill(const TensorView& out, int64_t seed, uint32_t step, uint32_t fir
       out, op, [&] { noise_fill_cpu(p, threads); }, [&](void* cuda_stream) { noise_fill_cuda(p, cuda_stream); });
 }
 
+void philox_words(const TensorView& out, int64_t seed, uint32_t step, uint32_t first, uint32_t stream, int threads) {
+  noise_fill<int64_t>(out, seed, step, first, stream, threads);
+}
+
+void philox_normal(const TensorView& out, int64_t seed, uint32_t step, uint32_t first, uint32_t stream, int threads) {
+  noise_fill<float>(out, seed, step, first, stream, threads);
+}
+
 }  // namespace lv

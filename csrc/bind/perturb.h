@@ -26,8 +26,8 @@ void run_perturb(const TensorView& x, const TensorView& sigma, const TensorView&
       });
 }
 
-inline void perturb(const TensorView& x, const TensorView& sigma, const TensorView& out, int64_t seed, uint32_t step,
-                    uint32_t first, uint32_t stream, int threads) {
+void perturb(const TensorView& x, const TensorView& sigma, const TensorView& out, int64_t seed, uint32_t step,
+             uint32_t first, uint32_t stream, int threads) {
   const char* op = "perturb";
   require_like(x, out, op);
   require(x.dtype() == out.dtype(), op, "out must have x's dtype");

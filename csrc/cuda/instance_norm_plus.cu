@@ -91,28 +91,25 @@ __device__ void merged_moments(const NormPlan<float>& p, int64_t sample, int64_t
   }
 }
 
-// m and q of the channel means, in two passes like the means themselves.
+// m and q of the channel means, in two passes like the means themselves: the deviations from 0, then from their mean.
 __device__ void spread_of_means(const NormPlan<float>& p, int64_t sample, float* sums, float& m, float& q) {
   const float channels = static_cast<float>(p.shape.channels);
-  float mean, squares, sum[1][1] = {}, moments[2][1] = {};
+  m = 0.0f;
 #pragma unroll 1
-  for (int64_t c = threadIdx.x; c < p.shape.channels; c += kThreads) {
-    merged_moments(p, sample, c, mean, squares);
-    sum[0][0] += mean;
-  }
-  block_sum(sums, sum);
-  const float centre = sum[0][0] / channels;
+  for (int pass = 0; pass < 2; ++pass) {
+    float moments[2][1] = {};
 #pragma unroll 1
-  for (int64_t c = threadIdx.x; c < p.shape.channels; c += kThreads) {
-    merged_moments(p, sample, c, mean, squares);
-    moments[0][0] += mean - centre;
-    moments[1][0] = fma(mean - centre, mean - centre, moments[1][0]);
+    for (int64_t c = threadIdx.x; c < p.shape.channels; c += kThreads) {
+      float mean, squares;
+      merged_moments(p, sample, c, mean, squares);
+      moments[0][0] += mean - m;
+      moments[1][0] = fma(mean - m, mean - m, moments[1][0]);
+    }
+    block_sum(sums, moments);
+    const float off = moments[0][0] / channels, total = moments[1][0] - moments[0][0] * off;
+    m += off;
+    q = inverse_root((total < 0.0f ? 0.0f : total) / (channels > 1.0f ? channels - 1.0f : 1.0f) + p.eps);
   }
-  block_sum(sums, moments);
-  m = centre + moments[0][0] / channels;
-  const float total = moments[1][0] - moments[0][0] * (moments[0][0] / channels);
-  const float v = (total < 0.0f ? 0.0f : total) / (channels > 1.0f ? channels - 1.0f : 1.0f);
-  q = inverse_root(v + p.eps);
 }
 
 // The coefficients of the block's slots; the statistics are saved by the blocks of the first chunk.
@@ -142,7 +139,6 @@ __global__ void __launch_bounds__(kThreads, 4)
   const SlotCoefficients slots(shared, g);
   float* sums = shared + 3 * g.slots;
   const NormTile<kLanes> tile(p, g);
-  const void* input = images.residual != nullptr ? images.sum : images.x;
   for (int64_t back = blockIdx.y; back < p.shape.samples; back += gridDim.y) {
     const int64_t sample = p.shape.samples - 1 - back;
     float m, q;
@@ -152,7 +148,7 @@ __global__ void __launch_bounds__(kThreads, 4)
     NormCoefficients<float> k[kLanes];
     slots.of_lanes(tile, k);
     const int64_t from = sample * p.shape.elements() + tile.offset;
-    for_vectors<1>(access, {input}, from, tile, [&](int64_t at, auto& v) {
+    for_vectors<1>(access, {images.residual != nullptr ? images.sum : images.x}, from, tile, [&](int64_t at, auto& v) {
 #pragma unroll
       for (int lane = 0; lane < kLanes; ++lane) {
         v[0][lane] = k[lane](v[0][lane]);

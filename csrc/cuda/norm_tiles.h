@@ -103,15 +103,16 @@ struct ScalarAccess {
 // What this thread of this block works on.
 template <int kLanes>
 struct NormTile {
-  int64_t chunk, channel;  // the block's chunk and first channel
-  int channels, pixels;    // how many it has of them, and of the chunk's pixels
-  int64_t offset, step;    // the thread's vectors: offset + i step from the start of the sample, i < count
-  int count, row, slot;    // where it stands; slot of lane 0
-  int lane_slots;          // 1 where each lane has a slot, else 0
+  int chunk, channel;    // the block's chunk and first channel
+  int channels, pixels;  // how many it has of them, and of the chunk's pixels
+  int64_t offset;        // the thread's vectors: offset + i step from the start of the sample, i < count
+  int step, count;
+  int row, slot;   // where it stands; slot of lane 0
+  int lane_slots;  // 1 where each lane has a slot, else 0
 
   __device__ NormTile(const NormPlan<float>& p, const NormGrid& g) {
-    chunk = blockIdx.x / g.channel_tiles;
-    channel = static_cast<int64_t>(blockIdx.x % g.channel_tiles) * g.slots;
+    chunk = static_cast<int>(blockIdx.x / g.channel_tiles);
+    channel = static_cast<int>(blockIdx.x % g.channel_tiles) * g.slots;
     channels = p.shape.channels - channel < g.slots ? static_cast<int>(p.shape.channels - channel) : g.slots;
     row = static_cast<int>(threadIdx.x) / g.columns;
     lane_slots = p.channels_last ? 1 : 0;
@@ -121,7 +122,7 @@ struct NormTile {
     const int vectors = p.channels_last ? pixels : pixels / kLanes;
     if (p.channels_last) {
       offset = (begin + row) * p.shape.channels + channel + slot;
-      step = g.rows * p.shape.channels;
+      step = g.rows * static_cast<int>(p.shape.channels);
     } else {
       offset = (channel + slot) * p.shape.pixels + begin + row * kLanes;
       step = g.rows * kLanes;
@@ -146,7 +147,7 @@ __device__ void for_vectors(const Access& access, const void* const (&images)[kI
       if (i + u >= tile.count) continue;
 #pragma unroll
       for (int image = 0; image < kImages; ++image)
-        stored[u][image] = access.read(images[image], from + (i + u) * tile.step);
+        stored[u][image] = access.read(images[image], from + static_cast<int64_t>(i + u) * tile.step);
     }
 #pragma unroll
     for (int u = 0; u < kUnroll; ++u) {
@@ -155,7 +156,7 @@ __device__ void for_vectors(const Access& access, const void* const (&images)[kI
       for (int lane = 0; lane < kImages * Access::kLanes; ++lane)
         values[lane / Access::kLanes][lane % Access::kLanes] =
             access.value(stored[u][lane / Access::kLanes], lane % Access::kLanes);
-      body(from + (i + u) * tile.step, values);
+      body(from + static_cast<int64_t>(i + u) * tile.step, values);
     }
   }
 }

@@ -10,5 +10,14 @@ from .instance_norm_plus import instance_norm_plus
 from .langevin_step import langevin_step
 from .perturb import perturb
 from .philox import philox_normal, philox_words
+from .upsample_bicubic2x import upsample_bicubic2x
 
-__all__ = ["dsm_loss", "instance_norm_plus", "langevin_step", "perturb", "philox_normal", "philox_words"]
+__all__ = [
+    "dsm_loss",
+    "instance_norm_plus",
+    "langevin_step",
+    "perturb",
+    "philox_normal",
+    "philox_words",
+    "upsample_bicubic2x",
+]

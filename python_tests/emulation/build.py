@@ -73,7 +73,7 @@ def build(replacements=None) -> Path:
     info = CACHE / "build_info.cpp"
     write(info, BUILD_INFO)
     units = sorted(path for path in (sources / "cuda").glob("*.cu") if path.name != "device.cu")
-    units += [ROOT / "csrc" / "bindings.cpp", HERE / "emulate.cpp", info]
+    units += [*sorted((ROOT / "csrc").glob("*.cpp")), HERE / "emulate.cpp", info]
     return link(units, sources)
 
 
@@ -122,7 +122,8 @@ def sources_text():
 def compile_unit(unit, sources):
     """The object of a source; mutants, which run only a little, are compiled without optimisation.
 
-    The bindings are never mutated, which saves their long compilation: a replacement must leave structs as they are.
+    The entries and their bindings are never mutated, which saves their long compilation: a replacement must leave
+    structs as they are.
     """
     import pybind11
 

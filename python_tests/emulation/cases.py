@@ -58,6 +58,12 @@ ALL = {
         # Several chunks of pixels to a channel.
         *product(shape=[(2, 3, 45, 45), (1, 33, 30, 30)], dtype=[F32, BF16], layout=LAYOUTS[:2]),
     ],
+    "upsample_bicubic2x": [
+        *product(shape=[*SHAPES, (3, 1, 16, 16), (3, 2, 7, 1), (3, 1, 17, 16)], layout=LAYOUTS, sigma=[0.0, 0.3]),
+        *product(shape=[(3, 1, 5, 7), (3, 3, 6, 9)], layout=LAYOUTS, sigma=[0.3], input_dtype=[F32, BF16, F16]),
+        {"shape": (3, 3, 5, 7), "a": -0.5, "input_dtype": F32},
+        {"shape": (2, 1, 1, 257)},
+    ],
 }
 
 FEW = {
@@ -92,6 +98,13 @@ FEW = {
         {"shape": (1, 3, 45, 45)},
         {"shape": (1, 33, 30, 30), "layout": "channels_last"},
         {"shape": (3, 8, 8, 8), "layout": "unaligned"},
+    ],
+    "upsample_bicubic2x": [
+        {"shape": (3, 2, 5, 7), "sigma": 0.3},
+        {"shape": (3, 1, 17, 16), "sigma": 0.3, "input_dtype": BF16},
+        {"shape": (3, 3, 6, 9), "layout": "channels_last", "sigma": 0.3, "input_dtype": F32},
+        {"shape": (2, 3, 4, 3), "input_dtype": F16},
+        {"shape": (2, 1, 1, 257)},
     ],
 }
 for table in (ALL, FEW):

@@ -110,5 +110,16 @@ def norm(
     return torch.autograd.grad(outputs, inputs, pulls)
 
 
+def check_upsample_bicubic2x(emulation, shape, layout="contiguous", sigma=0.0, a=-0.75, input_dtype=None):
+    x = tensor(shape, layout)
+
+    def upsampled():
+        result = ops.upsample_bicubic2x(x, a=a, sigma=sigma, input_dtype=input_dtype, **where())
+        return [result] if input_dtype is None else list(result)
+
+    for result, wanted in zip(emulation.run(upsampled), upsampled(), strict=True):
+        assert result.stride() == wanted.stride() and same_bits(result, wanted)
+
+
 def check(op, emulation, **case):
     globals()[f"check_{op}"](emulation, **case)

@@ -1,0 +1,50 @@
+// What the Python module calls, and what that asks of Python. The entries are compiled in entries.cpp, without
+// pybind11, which takes seconds to compile and is in bindings.cpp alone.
+#pragma once
+
+#include "../tensor.h"
+
+namespace lv {
+
+void dsm_loss(const TensorView& score, const TensorView& sigma, const OptionalTensor& weight, const TensorView& loss,
+              const OptionalTensor& grad, const TensorView& partials, int64_t seed, uint32_t step, uint32_t first,
+              uint32_t stream, int threads);
+
+void instance_norm_plus(const TensorView& x, const OptionalTensor& residual, const OptionalTensor& sum,
+                        const OptionalTensor& y, const TensorView& weight, const OptionalTensor& level,
+                        const TensorView& stats, const TensorView& scratch, bool paper, double eps, bool elu,
+                        int threads);
+void instance_norm_plus_backward(const TensorView& x, const OptionalTensor& grad_y, const OptionalTensor& grad_sum,
+                                 const OptionalTensor& grad_x, const OptionalTensor& grad_weight,
+                                 const TensorView& weight, const OptionalTensor& level, const TensorView& stats,
+                                 const TensorView& scratch, bool paper, double eps, bool elu, int threads);
+int64_t instance_norm_plus_scratch(const TensorView& x, bool backward);
+
+void langevin_step(const TensorView& x, const TensorView& score, const OptionalTensor& mask, double score_coef,
+                   double noise_coef, int64_t seed, uint32_t step, uint32_t first, uint32_t stream, int threads);
+
+void perturb(const TensorView& x, const TensorView& sigma, const TensorView& out, int64_t seed, uint32_t step,
+             uint32_t first, uint32_t stream, int threads);
+
+void philox_words(const TensorView& out, int64_t seed, uint32_t step, uint32_t first, uint32_t stream, int threads);
+void philox_normal(const TensorView& out, int64_t seed, uint32_t step, uint32_t first, uint32_t stream, int threads);
+
+void upsample_bicubic2x(const TensorView& x, const TensorView& y, const OptionalTensor& u, double a, double sigma,
+                        int64_t seed, uint32_t step, uint32_t first, uint32_t stream, int threads);
+
+// torch's current stream on a GPU; needs the GIL and throws what Python raised.
+void* current_cuda_stream(int device);
+
+// Other Python threads may run while one of these lives.
+class GilRelease {
+ public:
+  GilRelease();
+  ~GilRelease();
+  GilRelease(const GilRelease&) = delete;
+  GilRelease& operator=(const GilRelease&) = delete;
+
+ private:
+  void* state_;
+};
+
+}  // namespace lv

@@ -1,0 +1,7 @@
+// The definitions of bind/entries.h, one file for each op, compiled together.
+#include "bind/dsm_loss.h"
+#include "bind/instance_norm_plus.h"
+#include "bind/langevin_step.h"
+#include "bind/noise.h"
+#include "bind/perturb.h"
+#include "bind/upsample_bicubic2x.h"
