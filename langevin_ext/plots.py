@@ -17,6 +17,7 @@ __all__ = ["image_grid", "trajectory", "loss_curve"]
 
 CELL = 64  # pixels below which images are enlarged
 WHITE, TEXT = 255, 13  # background; height of a line of labels
+RED = (220, 20, 20)
 
 
 def image_grid(images, path, columns=None, *, scale=None, smooth=False, metadata=None) -> Path:
@@ -47,32 +48,35 @@ def image_grid(images, path, columns=None, *, scale=None, smooth=False, metadata
     return _write(sheet, path, metadata)
 
 
-def trajectory(snapshots, path, labels=None, *, scale=None, smooth=False, metadata=None) -> Path:
+def trajectory(snapshots, path, labels=None, *, frames=(), scale=None, smooth=False, metadata=None) -> Path:
     """Writes the way of samples through the noise levels: a column for each level, a row for each sample.
 
     Args:
         snapshots: list of (N, C, H, W) as for `image_grid`, equal N and C; smaller images are enlarged to the largest.
         path: file to write; its folder must exist.
         labels: a word over each column, e.g. "1.0"; none by default.
+        frames: indices of columns whose images get a red frame, upsampled ones for example.
         scale, smooth, metadata: as for `image_grid`.
 
     Returns:
         The path.
 
     Raises:
-        TypeError, ValueError: as for `image_grid`; the snapshots do not match each other or the labels.
+        TypeError, ValueError: as for `image_grid`; the snapshots do not match each other, the labels or the frames.
     """
     if not len(snapshots):
         raise ValueError("trajectory: snapshots must hold at least one level, got none")
     if labels is not None and len(labels) != len(snapshots):
         raise ValueError(f"trajectory: labels must be one for each of {len(snapshots)} snapshots, got {len(labels)}")
+    if not set(frames) <= set(range(len(snapshots))):
+        raise ValueError(f"trajectory: frames must be indices of the {len(snapshots)} snapshots, got {list(frames)}")
     columns = [_to_uint8(f"trajectory (snapshot {i})", snapshot) for i, snapshot in enumerate(snapshots)]
     kinds = sorted({(len(column), column.shape[3]) for column in columns})
     if len(kinds) > 1:
         raise ValueError(f"trajectory: snapshots must have equal N and C, got {kinds}")
     height, width = (max(column.shape[axis] for column in columns) for axis in (1, 2))
     rows = [[column[i] for column in columns] for i in range(len(columns[0]))]
-    sheet = _sheet(rows, height, width, _scale("trajectory", scale, height, width), labels, smooth)
+    sheet = _sheet(rows, height, width, _scale("trajectory", scale, height, width), labels, smooth, frames)
     return _write(sheet, path, metadata)
 
 
@@ -98,22 +102,28 @@ def _scale(name, scale, height, width):
     return int(scale)
 
 
-def _sheet(rows, height, width, scale, labels=None, smooth=False):
-    """The cells, `scale` times enlarged, on a white sheet with thin gaps, and labels above the columns."""
+def _sheet(rows, height, width, scale, labels=None, smooth=False, frames=()):
+    """The cells, `scale` times enlarged, on a white sheet with thin gaps, which are red around the columns `frames`,
+    and labels above the columns."""
     from PIL import Image, ImageDraw
 
     gap, top = max(2, scale // 2), TEXT + 2 if labels else 0
     cell_height, cell_width = height * scale + gap, width * scale + gap
     size = (len(rows[0]) * cell_width + gap, len(rows) * cell_height + gap + top)
-    colour = rows[0][0].shape[2] == 3
+    cells = "RGB" if rows[0][0].shape[2] == 3 else "L"
+    colour = cells == "RGB" or bool(frames)
     resample = Image.Resampling.BICUBIC if smooth else Image.Resampling.NEAREST
     sheet = Image.new("RGB" if colour else "L", size, (WHITE,) * 3 if colour else WHITE)
     for r, row in enumerate(rows):
         for c, cell in enumerate(row):
-            picture = Image.fromarray(np.ascontiguousarray(cell if colour else cell[:, :, 0]))
+            picture = Image.fromarray(np.ascontiguousarray(cell if cells == "RGB" else cell[:, :, 0]))
             picture = picture.resize((width * scale, height * scale), resample)
             sheet.paste(picture, (gap + c * cell_width, gap + top + r * cell_height))
     draw = ImageDraw.Draw(sheet)
+    for c in frames:
+        for r in range(len(rows)):
+            left, upper = c * cell_width, top + r * cell_height
+            draw.rectangle((left, upper, left + cell_width + gap - 1, upper + cell_height + gap - 1), None, RED, gap)
     for c, label in enumerate(labels or ()):
         draw.text(
             (gap + c * cell_width + width * scale // 2, TEXT // 2 + 2),

@@ -1,17 +1,21 @@
 """`sample` draws images from a score by a scheme; `plan` says what that will cost."""
 
+import functools
+import statistics
 import time
 from dataclasses import replace
 
 import torch
 from tqdm import tqdm
 
-from . import _native
 from .samplers import inputs
 from .samplers.job import Job, Plan, prepare
-from .samplers.loop import Inpainting, run_stage
-from .samplers.monitor import Monitor, diagnostics, kept_rows
+from .samplers.loop import Inpainting, run_stage, set_known
+from .samplers.monitor import Monitor, kept_rows
 from .samplers.record import Checkpoint, Record, fingerprint, new_record
+from .samplers.report import info_of, settings_of
+from .samplers.table import Upsample
+from .samplers.upsampling import upsampled
 
 __all__ = ["sample", "plan", "Plan"]
 
@@ -54,8 +58,11 @@ def sample(
     Args:
         model: score = model(x, level), x (B, C, H, W), level int64 (B,) indexing model.sigmas (L,), descending, in
             units of x; model.shape (C, H, W). A network is put in evaluation mode for the run. Or a list of such
-            models, coarsest first, of which a scheme of one resolution runs the last.
-        scheme: "annealed" (= "HRS") or "langevin", one level.
+            models, coarsest first, each of twice the height and width of the one before.
+        scheme: "annealed" (= "HRS"); "langevin", one level; or a scheme over several resolutions by its name in the
+            multi-scale paper (arXiv:2006.11166): "LRS", "LRS-up", "LRS-up-HRS-3", "LRS-2-up-HRS-9" for a low and a
+            high one, "R2[1:4]-up-R1[4:7]-up-R0[7:10]" for any number; see `samplers.names`. A scheme of one resolution
+            runs the last model.
         n: number of samples.
         seed: integer in [0, 2^64).
         first: global index of the first sample.
@@ -63,25 +70,29 @@ def sample(
         sigmas: levels to run instead of all of the model's; any, if the model has at_sigma(x, sigma).
         eps: step size at the last level, default 2e-5; or
         step_lr: the same as the released code states it, eps = 2 step_lr.
-        n_steps_each: steps per level.
-        denoise: make the last line's update, on the unknown pixels if some are known.
-        init: "uniform" on (0, 1), "normal", or a tensor (n, C, H, W).
+        n_steps_each: steps per level. Of sigmas, eps, step_lr and this a list gives each model its own.
+        denoise: make the last line's update with the last model that runs, on the unknown pixels if some are known.
+        init: "uniform" on (0, 1), "normal", or a tensor (n, C, H, W) for the first model that runs.
         known, mask: known pixels and where they are, (C, H, W), (1, H, W) or (n, C, H, W), mask bool or 0 and 1. Known
-            pixels end as known + sigma_L z; torch.where(mask, known, x) pastes them without the noise.
-        upsample: for schemes of several resolutions.
+            pixels end as known + sigma_L z; torch.where(mask, known, x) pastes them without the noise. At a lower
+            resolution a pixel is the mean of its block, and known where the whole block is.
+        upsample: "bicubic" (torch's, a = -0.75), "bicubic-pil" (a = -0.5), "bilinear", "nearest", or a callable
+            (B, C, H, W) -> (B, C, 2 H, 2 W), e.g. a trained `models.FSRCNN`.
         precision: "auto" or "fp32".
         device: that of the model by default.
         progress: show a bar with the rate and the time left.
         callback: called after each update with a dict of x (the state itself: clone what is kept), stage, level,
-            sigma, step (updates before this one), kind ("step" or "denoise") and first (global index of x[0]).
-        snapshot: "levels" or k: keep x after each level, or after every k-th step; needs return_info.
+            sigma, step (updates before this one), kind ("step", "denoise" or "upsample") and first (global index of
+            x[0]).
+        snapshot: "levels" or k: keep x after each level and upsampling, or after every k-th step; needs return_info.
         checkpoint: path of a file in which the run saves its state as it goes, at most 5 % of the time. The same call
             continues it, bit for bit; when complete the file stays, and the same call returns its samples. Networks
             are recognised by their parameters, other models by class and public attributes (names without a leading
             underscore), functions by code, defaults and closure.
         return_info: return (x, info).
-        scheme_options: "annealed": sigma_ref, inpaint_order="paper"|"refresh"; "langevin": level, inpaint_order;
-            both: dtype, that of the state and of a network's parameters, torch.float32 or (on the CPU) torch.float64.
+        scheme_options: "annealed": sigma_ref, inpaint_order="paper"|"refresh"; "langevin": level, inpaint_order; the
+            others: those of `samplers.multiresolution`, sigma_ref, renoise, inpaint_order; all: dtype, that of the
+            state and of a network's parameters, torch.float32 or (on the CPU) torch.float64.
 
     Returns:
         (n, C, H, W) on the device of the run, float32, or float64 with dtype=torch.float64; with return_info also a
@@ -117,7 +128,7 @@ def sample(
     if snapshot is not None and not return_info:
         raise ValueError("sample: argument snapshot needs return_info=True, which returns the snapshots")
     record = new_record(job.plan, kept, job.dtype)
-    settings = _settings(job, snapshot)
+    settings = settings_of(job, snapshot)
     file = Checkpoint(checkpoint, settings | {"model": "".join(map(fingerprint, job.models))} if checkpoint else None)
     file.load(record)
     with tqdm(
@@ -129,11 +140,11 @@ def sample(
         dynamic_ncols=True,
     ) as bar:
         monitor = Monitor(job, record, file, snapshot=snapshot, callback=callback, bar=bar)
-        with torch.inference_mode(), inputs.evaluation_mode(job.models):
+        with torch.inference_mode(), inputs.evaluation_mode([*job.models, job.upsample]):
             while record.batch < job.plan.batches:
                 _run_batch(job, record, monitor, file)
     x = record.x.to(job.device)
-    return (x, _info(job, record, monitor, settings, kept)) if return_info else x
+    return (x, info_of(job, record, monitor, settings, kept)) if return_info else x
 
 
 def plan(model, scheme="annealed", n=16, *, measure=False, **arguments) -> Plan:
@@ -141,7 +152,8 @@ def plan(model, scheme="annealed", n=16, *, measure=False, **arguments) -> Plan:
 
     Args:
         model, scheme, n: as for `sample`.
-        measure: evaluate each model on one batch to predict the seconds: evaluations times seconds per evaluation.
+        measure: make a step with each model and each upsampling on one batch to predict the seconds of the run, the
+            sum over its parts.
         arguments: any of `sample`'s; those that only watch the run are ignored.
 
     Returns:
@@ -149,7 +161,7 @@ def plan(model, scheme="annealed", n=16, *, measure=False, **arguments) -> Plan:
     """
     watching = ("progress", "callback", "snapshot", "checkpoint", "return_info")
     job = prepare(model, scheme, n, **{name: value for name, value in arguments.items() if name not in watching})
-    return replace(job.plan, seconds=_measure(job)) if measure else job.plan
+    return replace(job.plan, unit_seconds=_measure(job)) if measure else job.plan
 
 
 def _run_batch(job: Job, record: Record, monitor: Monitor, file: Checkpoint) -> None:
@@ -163,12 +175,16 @@ def _run_batch(job: Job, record: Record, monitor: Monitor, file: Checkpoint) -> 
         x = record.state.to(job.device, copy=True)
     skip, start = record.stage, record.row
     for number, stage in list(enumerate(job.plan.stages))[skip:]:
+        if isinstance(stage, Upsample):
+            x = _upsample(job, stage, x, low)
+            monitor.upsampled(number, low, x)
+            continue
         arguments = {
             "score": job.scores[stage.model],
             "seed": job.seed,
             "first": job.first + low,
             "start": start,
-            "inpainting": _inpainting(job.pixels, low, high),
+            "inpainting": _inpainting(job, stage, low, high),
         }
         monitor.watch(number, batch, low, x, arguments)
         x = run_stage(stage, x=x, after=monitor.after, **arguments)
@@ -180,10 +196,19 @@ def _run_batch(job: Job, record: Record, monitor: Monitor, file: Checkpoint) -> 
         file.save(record)
 
 
-def _inpainting(pixels, low, high) -> Inpainting | None:
-    if pixels is None:
+def _upsample(job, stage, x, low):
+    """x of the batch from sample `low` on at the next resolution, its known pixels set if the scheme ends there."""
+    y = upsampled(x, stage, job.upsample, seed=job.seed, first=job.first + low)
+    if stage.paste_sigma is not None:
+        inpainting = _inpainting(job, stage, low, low + len(y))
+        set_known(y, stage.paste_sigma, stage.paste_step, inpainting, job.seed, job.first + low)
+    return y
+
+
+def _inpainting(job, stage, low, high) -> Inpainting | None:
+    if job.pixels is None:
         return None
-    known, mask = pixels
+    known, mask = job.pixels[stage.model]
     return Inpainting(known[low:high].contiguous(), mask if mask.dim() == 3 else mask[low:high])
 
 
@@ -196,60 +221,29 @@ def _done(job, record) -> int:
     return record.batch * _rows(job) + sum(len(stage.rows) for stage in job.plan.stages[: record.stage]) + record.row
 
 
-def _settings(job, snapshot) -> dict:
-    """What the samples depend on, as JSON-able values."""
-    value = {
-        "scheme": job.plan.scheme,
-        "n": job.plan.n,
-        "seed": job.seed,
-        "first": job.first,
-        "batch_size": job.plan.batch_size,
-        "shape": list(job.plan.shape),
-        "sigmas": job.plan.sigmas,
-        "eps": job.plan.eps,
-        "n_steps_each": job.plan.n_steps_each,
-        "denoise": job.plan.denoise,
-        "init": job.init if isinstance(job.init, str) else fingerprint(job.init),
-        "known": None,
-        "mask": None,
-        "options": job.options,
-        "dtype": str(job.dtype).removeprefix("torch."),
-        "device": job.device.type,
-        "snapshot": snapshot,
-    }
-    if job.pixels is not None:
-        value |= {"known": fingerprint(job.pixels[0]), "mask": fingerprint(job.pixels[1])}
-    return value
-
-
-def _info(job, record, monitor, settings, kept) -> dict:
-    rows = [job.plan.stages[stage].rows[i]._asdict() | {"stage": stage} for stage, i in kept]
-    places = [{name: row[name] for name in ("stage", "level", "sigma", "step")} for row in rows]
-    return {
-        "evaluations": job.plan.evaluations,
-        "calls": monitor.calls,
-        "seconds": record.seconds,
-        "images_per_second": job.plan.n / max(record.seconds, 1e-9),
-        "settings": settings,
-        "backend": f"{'native' if _native.core(job.device) else 'reference'} on {job.device}",
-        "precision": "fp64" if job.dtype == torch.float64 else "fp32",
-        "diagnostics": diagnostics(job.plan, record.statistics),
-        "snapshots": record.snapshots,
-        "snapshot_places": places,
-    }
-
-
-def _measure(job) -> float:
-    """Predicted seconds: for each model, the time of one evaluation of a batch (the second of two) by their number."""
-    seconds = 0.0
+def _measure(job) -> dict[str, float]:
+    """Seconds of one step with each model that runs, and of each upsampling, for a batch: the median of three."""
+    seconds: dict[str, float] = {}
     with torch.inference_mode(), inputs.evaluation_mode(job.models):
         for stage in job.plan.stages:
-            shape = (job.plan.batch_size, *job.plan.shapes[stage.model])
+            model = stage.model - isinstance(stage, Upsample)
+            shape = (job.plan.batch_size, *job.plan.shapes[model])
             x = torch.full(shape, 0.5, dtype=job.dtype, device=job.device)
-            level = torch.zeros(len(x), dtype=torch.int64, device=job.device)
-            for _ in range(2):
-                began = time.monotonic()
-                job.scores[stage.model](x, level).sum().item()
-                last = time.monotonic() - began
-            seconds += last * len(stage.rows) * job.plan.batches
+            if isinstance(stage, Upsample):
+                name, run = f"upsample {job.plan.sizes[stage.model]}", functools.partial(_upsample, job, stage, x, 0)
+            elif stage.rows:
+                part = {"seed": job.seed, "first": job.first, "start": 0, "stop": 1}
+                part["inpainting"] = _inpainting(job, stage, 0, len(x))
+                name = job.plan.sizes[stage.model]
+                run = functools.partial(run_stage, stage, job.scores[stage.model], x, **part)
+            else:
+                continue
+            run().sum().item()
+            seconds[name] = statistics.median(_seconds(run) for _ in range(3))
     return seconds
+
+
+def _seconds(run) -> float:
+    began = time.perf_counter()
+    run().sum().item()  # waits for the device
+    return time.perf_counter() - began

@@ -224,3 +224,57 @@ def test_errors_are_one_sentence(arguments, words, checkpoint, tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     assert words in sentence_of(run(*[checkpoint if a == "MODEL" else a for a in arguments]))
     assert not (tmp_path / "x").exists()
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """Files of two small networks, 8x8 and 16x16."""
+    folder = tmp_path_factory.mktemp("pair")
+    for size in (8, 16):
+        torch.manual_seed(size)
+        langevin_ext.save(
+            folder / f"{size}.safetensors", langevin_ext.NCSN((1, size, size), 4, torch.tensor([0.5, 0.1]))
+        )
+    return folder / "8.safetensors", folder / "16.safetensors"
+
+
+def test_sample_over_two_resolutions(pair, tmp_path):
+    low, high = pair
+    options = ["--scheme", "LRS-1-up-HRS-2", "-n", 3, "--steps-each", "2,3", "--eps", "1e-3,2e-3", "--renoise"]
+    options += ["--upsample", "bicubic-pil"]
+    result = run("sample", "--model", low, "--model", high, "--out", tmp_path / "out", *options)
+    assert result.exit_code == 0, result.output
+    settings = json.loads((tmp_path / "out" / "settings.json").read_text())
+    assert settings["evaluations"] == {"8x8": 2, "16x16": 7} and settings["upsample"] == "bicubic-pil"
+    models = [langevin_ext.load(path) for path in pair]
+    x = langevin_ext.sample(
+        models, "LRS-1-up-HRS-2", 3, n_steps_each=[2, 3], eps=[1e-3, 2e-3], renoise=True, upsample="bicubic-pil"
+    )
+    assert np.array_equal(np.load(tmp_path / "out" / "samples.npz")["images"], x.numpy())
+    assert (tmp_path / "out" / "trajectory.png").exists()
+    result = run("sample", "--model", low, "--model", high, "--out", "x", "--scheme", "LRS-up", "--dry-run")
+    assert "stage 1: upsample to 16x16" in result.output and "201 evaluations at 8x8" in result.output
+
+
+def test_inpaint_over_two_resolutions(pair, tmp_path):
+    options = ["--images", "glyphs", "-n", 4, "--variants", 2, "--steps-each", 2, "--eps", 1e-3]
+    low, high = pair
+    result = run(
+        "inpaint", "--model", low, "--model", high, "--scheme", "LRS-1-up-HRS-1", "--out", tmp_path / "out", *options
+    )
+    assert result.exit_code == 0, result.output
+    assert np.load(tmp_path / "out" / "samples.npz")["images"].shape == (4, 1, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--eps", "1e-3,x"], "--eps must be a number, or one for each model with commas, got '1e-3,x'"),
+        (["--steps-each", "2.5"], "--steps-each must be a number"),
+        (["--upsample", "lanczos"], "--upsample must be one of bicubic, bicubic-pil, bilinear, nearest or a file"),
+        (["--scheme", "LRS-3-up"], "i from 1 to 2"),
+    ],
+)
+def test_messages_of_multi_resolution_options(pair, options, message):
+    result = run("sample", "--model", pair[0], "--model", pair[1], "--out", "x", *options)
+    assert result.exit_code == 1 and message in result.output

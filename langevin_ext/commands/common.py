@@ -11,7 +11,8 @@ import torch
 
 from .. import __version__, _native, plots
 from .._files import atomic_path, remove_temporaries
-from ..models import import_ncsn
+from ..models import import_fsrcnn, import_ncsn
+from ..samplers.upsampling import UPSAMPLERS
 from ..training import describe, load, shipped
 
 PROGRESS = "run.safetensors"  # the state of a sampling run; a folder that has it alone can be continued
@@ -24,20 +25,50 @@ def sampling_options(function):
     options = [
         click.option(
             "--model",
-            "model_path",
+            "model_paths",
             required=True,
+            multiple=True,
             metavar="FILE|NAME",
             help="Checkpoint of `train`, an official NCSN or NCSNv2 .pth, or a shipped one: "
-            + (", ".join(shipped()) or "none"),
+            + (", ".join(shipped("score")) or "none")
+            + ". For several resolutions once for each, coarsest first.",
         ),
         click.option("--shape", metavar="CxHxW", help="Image shape of an official checkpoint; default: Cx32x32."),
         click.option("-n", "n", default=64, show_default=True, help="Number of samples."),
         click.option("--seed", default=0, show_default=True),
         click.option("--first", default=0, show_default=True, help="Global index of the first sample."),
         click.option("--batch-size", type=int, help="Samples at a time; changes nothing but memory and speed."),
-        click.option("--eps", type=float, help="Step size at the last level (NCSN, Algorithm 1).  [default: 2e-5]"),
-        click.option("--step-lr", type=float, help="The same in the released code's convention, eps = 2 step_lr."),
-        click.option("--steps-each", default=100, show_default=True, help="Langevin steps per noise level."),
+        click.option(
+            "--scheme",
+            default="annealed",
+            show_default=True,
+            help="annealed (= HRS), HRS-j, langevin; with two models LRS, LRS-up, LRS-up-HRS-j, LRS-i-up-HRS-j; or "
+            "R1[1:4]-up-R0[4:10] and so on.",
+        ),
+        click.option(
+            "--upsample",
+            default="bicubic",
+            show_default=True,
+            metavar="NAME|FILE",
+            help=f"{', '.join(UPSAMPLERS)}, a checkpoint of `train-upsampler` or of FSRCNN (.pth), "
+            f"or a shipped one: {', '.join(shipped('fsrcnn'))}.",
+        ),
+        click.option("--renoise/--no-renoise", default=False, help="After upsampling add the next level's noise."),
+        click.option(
+            "--eps",
+            metavar="X[,X...]",
+            help="Step size at the last level (NCSN, Algorithm 1), one or one for each model.  [default: 2e-5]",
+        ),
+        click.option(
+            "--step-lr", metavar="X[,X...]", help="The same in the released code's convention, eps = 2 step_lr."
+        ),
+        click.option(
+            "--steps-each",
+            default="100",
+            metavar="N[,N...]",
+            show_default=True,
+            help="Langevin steps per noise level, one number or one for each model.",
+        ),
         click.option("--denoise/--no-denoise", default=True, show_default=True, help="Last denoising step."),
         click.option("--device", help="cpu, cuda, cuda:1; default: cuda where it runs."),
         click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write; must be new."),
@@ -46,6 +77,51 @@ def sampling_options(function):
     for option in reversed(options):
         function = option(function)
     return function
+
+
+def read_models(paths, shape=None, device=None):
+    """(model or list of models, what it is or they are): see `read_model`."""
+    models, facts = zip(*(read_model(path, shape, device) for path in paths), strict=True)
+    return (models[0], facts[0]) if len(models) == 1 else (list(models), list(facts))
+
+
+def sampling_arguments(options):
+    """The arguments of `sample` from the options that `sample` and `inpaint` share.
+
+    Args:
+        options: dict of their values; those that `sample` does not take are left out.
+    """
+    arguments = {name: options[name] for name in ("seed", "first", "batch_size", "denoise")}
+    arguments |= {name: _numbers(name, options[name], float) for name in ("eps", "step_lr")}
+    arguments["n_steps_each"] = _numbers("steps_each", options["steps_each"], int)
+    arguments["upsample"] = read_upsampler(options["upsample"], options["device"])
+    if options["renoise"]:
+        arguments["renoise"] = True
+    return arguments
+
+
+def _numbers(name, text, kind):
+    """One number or a list of them, of "1e-5" or "1e-5,2e-5"."""
+    if text is None:
+        return None
+    try:
+        values = [kind(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(
+            f"--{name.replace('_', '-')} must be a number, or one for each model with commas, got {text!r}"
+        ) from None
+    return values[0] if len(values) == 1 else values
+
+
+def read_upsampler(text, device=None):
+    """The name as it is, or the network in a file."""
+    if text in UPSAMPLERS:
+        return text
+    if str(text).endswith(OFFICIAL):
+        return import_fsrcnn(text).to(parse_device(device)).eval()
+    if not Path(text).is_file() and text not in shipped():
+        raise ValueError(f"--upsample must be one of {', '.join(UPSAMPLERS)} or a file, got {text!r}")
+    return load(text, parse_device(device))
 
 
 def read_model(path, shape=None, device=None):
@@ -121,12 +197,23 @@ def write_samples(folder, x, run, model_facts, *, extra=None):
     with atomic_path(folder / "samples.npz") as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, images=x.cpu().numpy(), seed=run["settings"]["seed"], first=run["settings"]["first"])
     if x.shape[1] in (1, 3):
-        plots.image_grid(x[:100], folder / "grid.png", smooth=is_small(x), metadata={"model": model_facts["path"]})
+        plots.image_grid(x[:100], folder / "grid.png", smooth=is_small(x), metadata={"model": _paths(model_facts)})
         strip = [snapshot[:10] for snapshot in run["snapshots"]] + [x[:10].cpu()]
-        labels = [f"σ={place['sigma']:.3g}" for place in run["snapshot_places"]] + ["result"]
-        plots.trajectory(strip, folder / "trajectory.png", labels, smooth=is_small(x))
+        labels = [_label(place) for place in run["snapshot_places"]] + ["result"]
+        frames = [i for i, place in enumerate(run["snapshot_places"]) if place["kind"] == "upsample"]
+        plots.trajectory(strip, folder / "trajectory.png", labels, frames=frames, smooth=is_small(x))
     write_json(folder / "settings.json", settings)
     (folder / PROGRESS).unlink(missing_ok=True)
+
+
+def _paths(facts):
+    return [one["path"] for one in facts] if isinstance(facts, list) else facts["path"]
+
+
+def _label(place):
+    if place["kind"] == "upsample":
+        return "upsampled" if place["sigma"] == 0 else f"up, σ={place['sigma']:.3g}"
+    return f"σ={place['sigma']:.3g}"
 
 
 def is_small(x):

@@ -8,7 +8,16 @@ import torch
 
 from .. import plots, sampling
 from ..data import open_dataset
-from .common import PROGRESS, is_small, open_output, read_model, report, sampling_options, write_samples
+from .common import (
+    PROGRESS,
+    is_small,
+    open_output,
+    read_models,
+    report,
+    sampling_arguments,
+    sampling_options,
+    write_samples,
+)
 
 REGIONS = ("left", "right", "top", "bottom", "centre")
 
@@ -26,28 +35,11 @@ REGIONS = ("left", "right", "top", "bottom", "centre")
     help=f"Known pixels: {', '.join(REGIONS)} (half), or an image file, white where known.",
 )
 @click.option("--variants", type=click.IntRange(min=1), default=4, show_default=True, help="Completions of each image.")
-def inpaint(
-    model_path,
-    shape,
-    n,
-    seed,
-    first,
-    batch_size,
-    eps,
-    step_lr,
-    steps_each,
-    denoise,
-    device,
-    out,
-    dry_run,
-    images,
-    split,
-    region,
-    variants,
-):
+def inpaint(model_paths, shape, n, scheme, device, out, dry_run, images, split, region, variants, **options):
     """Complete images from the known part: n samples, `variants` of each image."""
-    model, facts = read_model(model_path, shape, device)
-    channels, height, width = model.shape
+    model, facts = read_models(model_paths, shape, device)
+    arguments = sampling_arguments({**options, "device": device})
+    channels, height, width = sampling.plan(model, scheme, n, **arguments).shape
     if n % variants:
         raise ValueError(f"-n must be a multiple of --variants {variants}, got {n}")
     source = open_dataset(images, (height, width), channels=channels, split=split, limit=n // variants)
@@ -55,22 +47,12 @@ def inpaint(
     if len(originals) * variants < n:
         raise ValueError(f"--images must hold at least {n // variants} images, got {len(originals)}")
     mask = known_mask(region, height, width)
-    arguments = {
-        "seed": seed,
-        "first": first,
-        "batch_size": batch_size,
-        "eps": eps,
-        "step_lr": step_lr,
-        "n_steps_each": steps_each,
-        "denoise": denoise,
-        "mask": mask,
-        "known": originals.repeat_interleave(variants, 0),
-    }
+    arguments |= {"mask": mask, "known": originals.repeat_interleave(variants, 0)}
     if dry_run:
-        return click.echo(str(sampling.plan(model, "annealed", n, measure=True, **arguments)))
+        return click.echo(str(sampling.plan(model, scheme, n, measure=True, **arguments)))
     folder = open_output(out)
     x, run = sampling.sample(
-        model, "annealed", n, snapshot="levels", checkpoint=folder / PROGRESS, return_info=True, **arguments
+        model, scheme, n, snapshot="levels", checkpoint=folder / PROGRESS, return_info=True, **arguments
     )
     x = torch.where(mask, arguments["known"], x.cpu())
     write_samples(

@@ -1,33 +1,30 @@
-"""`langevin-ext sample`: images from a trained network."""
+"""`langevin-ext sample`: images from trained networks."""
 
 import click
 
 from .. import sampling
-from .common import PROGRESS, open_output, read_model, report, sampling_options, write_samples
+from .common import (
+    PROGRESS,
+    open_output,
+    read_models,
+    report,
+    sampling_arguments,
+    sampling_options,
+    write_samples,
+)
 
 
 @click.command()
 @sampling_options
-@click.option("--scheme", default="annealed", show_default=True, help="annealed (= HRS) or langevin.")
 @click.option("--init", default="uniform", show_default=True, type=click.Choice(["uniform", "normal"]))
-def sample(
-    model_path, shape, n, seed, first, batch_size, eps, step_lr, steps_each, denoise, device, out, dry_run, scheme, init
-):
+def sample(model_paths, shape, n, scheme, device, out, dry_run, init, **options):
     """Draw images by annealed Langevin dynamics and write them with a grid, their way, and the settings.
 
-    A run that was stopped is continued by the same command, bit for bit.
+    With several models, coarsest first, by a multi-resolution scheme such as LRS-2-up-HRS-9. A run that was stopped is
+    continued by the same command, bit for bit.
     """
-    model, facts = read_model(model_path, shape, device)
-    arguments = {
-        "seed": seed,
-        "first": first,
-        "batch_size": batch_size,
-        "eps": eps,
-        "step_lr": step_lr,
-        "n_steps_each": steps_each,
-        "denoise": denoise,
-        "init": init,
-    }
+    model, facts = read_models(model_paths, shape, device)
+    arguments = sampling_arguments({**options, "device": device}) | {"init": init}
     if dry_run:
         return click.echo(str(sampling.plan(model, scheme, n, measure=True, **arguments)))
     folder = open_output(out)

@@ -4,9 +4,10 @@ import contextlib
 import operator
 
 import torch
+from torch.nn import functional
 
 from .. import noise
-from ..schedules import check_sigmas
+from ..schedules import check_sigmas, resolve_eps
 
 
 def integer(name, value, low=0) -> int:
@@ -18,6 +19,43 @@ def integer(name, value, low=0) -> int:
     if number is None or isinstance(value, bool) or number < low:
         raise ValueError(f"sample: argument {name} must be an integer of at least {low}, got {value!r}")
     return number
+
+
+def per_model(name, value, count, check) -> list:
+    """One value for all models, or a list of one for each, as a checked list."""
+    if not isinstance(value, list | tuple):
+        return [check(value)] * count
+    if len(value) != count:
+        raise ValueError(
+            f"sample: argument {name} must be one value or a list of {count}, one for each model, got {len(value)}"
+        )
+    return [check(one) for one in value]
+
+
+def step_settings(eps, step_lr, n_steps_each, count, inpainting) -> tuple[list[float], list[int]]:
+    """eps and the steps per level of each of `count` models, from one value for all or lists."""
+    steps = per_model("n_steps_each", n_steps_each, count, lambda one: integer("n_steps_each", one))
+    if inpainting and 0 in steps:
+        raise ValueError("sample: argument n_steps_each must be at least 1 with known pixels, got 0")
+    if eps is not None and step_lr is not None:
+        resolve_eps(eps, step_lr, "sample")  # raises: they are two conventions of one step
+    if step_lr is not None:
+        return per_model("step_lr", step_lr, count, lambda one: resolve_eps(None, one, "sample")), steps
+    return per_model("eps", eps, count, lambda one: resolve_eps(one, None, "sample")), steps
+
+
+def ladders_of(models, sigmas) -> tuple[list, list]:
+    """The scores and the ladders of all models; `sigmas` is None, one ladder, or a list of one (or None) for each."""
+    several = isinstance(sigmas, list | tuple) and any(
+        one is None or isinstance(one, list | tuple) or getattr(one, "ndim", 0) for one in sigmas
+    )
+    if several and len(sigmas) != len(models):
+        raise ValueError(
+            f"sample: argument sigmas must be one ladder or a list of {len(models)}, one for each model, "
+            f"got {len(sigmas)}"
+        )
+    pairs = [ladder_of(model, sigmas[i] if several else sigmas) for i, model in enumerate(models)]
+    return [score for score, _ in pairs], [ladder for _, ladder in pairs]
 
 
 def models_of(model) -> list:
@@ -143,10 +181,21 @@ def ladder_of(model, sigmas=None) -> tuple:
     return Continuous(model, ladder), ladder
 
 
-def known_pixels(known, mask, n, shape, device, dtype) -> tuple | None:
-    """known (n, C, H, W), a view where it was given once, and mask bool (C, H, W) or (n, C, H, W); None without."""
+def known_pixels(known, mask, n, shapes, output, device, dtype) -> list[tuple] | None:
+    """The known pixels at each resolution: known (n, C, H, W), a view where it was given once, and mask bool (C, H, W)
+    or (n, C, H, W); None without.
+
+    At half the resolution a pixel is the mean of its four, and known where all four are.
+
+    Args:
+        known, mask: as the user gives them, at the resolution of the samples.
+        n: number of samples.
+        shapes: (C, H, W) of each model.
+        output: index of the one that has the shape of the samples; finer ones stay without pixels.
+    """
     if known is None and mask is None:
         return None
+    shape = shapes[output]
     if known is None or mask is None:
         alone = "mask" if known is None else "known"
         raise ValueError(f"sample: arguments known and mask go together, got {alone} alone")
@@ -155,7 +204,17 @@ def known_pixels(known, mask, n, shape, device, dtype) -> tuple | None:
         raise ValueError("sample: argument mask must be bool or hold only 0 and 1, 1 where the pixel is known")
     if not torch.isfinite(known).all():
         raise ValueError("sample: argument known must be finite")
-    return known.to(device, dtype).expand(n, *shape), mask.to(device, torch.bool).contiguous()
+    known, mask = known.to(device, dtype), mask.to(device, torch.bool).contiguous()
+    pixels = [(known.expand(n, *shape), mask)]
+    for _ in range(output):
+        known, mask = _halved(known), _halved(mask.to(dtype)) == 1
+        pixels.insert(0, (known.expand(n, *known.shape[-3:]), mask))
+    return pixels
+
+
+def _halved(images):
+    """Means over blocks of 2 x 2 pixels."""
+    return functional.avg_pool2d(images, 2)
 
 
 def _image(name, value, n, shape):

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 
 import torch
 
-from ..schedules import resolve_eps, step_lr_from_eps
+from ..schedules import step_lr_from_eps
 from . import build, inputs
-from .table import DENOISE, Run, evaluations
+from .table import DENOISE, Run, Upsample, evaluations
+from .upsampling import check_ladder_of_sizes, check_upsample
 
 BATCH_VALUES = {"cpu": 2**16}  # values of x in one batch, where the user names no batch size; elsewhere 2^18
-UPSAMPLERS = ("bicubic", "bilinear", "nearest")
 PRECISIONS = ("auto", "fp32")
 
 
@@ -20,25 +20,27 @@ class Plan:
     """What `sample` will do: `print` it.
 
     Attributes:
-        scheme, n, batch_size, eps, n_steps_each, denoise: as resolved.
-        stages: the stages with their rows.
-        sigmas: the noise levels of each model.
-        shapes: (C, H, W) of each model.
+        scheme: its name, as it prints itself.
+        n, batch_size, denoise: as resolved.
+        stages: `Run` with its rows, or `Upsample`.
+        sigmas, shapes, eps, n_steps_each: of each model, coarsest first.
         evaluations: of the score per sample at each resolution, {"HxW": count}; a batch makes so many calls.
-        seconds: predicted time of the run, None unless it was measured.
+        output: index of the model that has the shape of the samples.
+        unit_seconds: what one step and one upsampling of a batch take, {"HxW": s, "upsample HxW": s}, if measured.
     """
 
     scheme: str
     n: int
     batch_size: int
-    stages: list[Run]
+    stages: list[Run | Upsample]
     sigmas: list[list[float]]
     shapes: list[tuple[int, ...]]
-    eps: float
-    n_steps_each: int
+    eps: list[float]
+    n_steps_each: list[int]
     denoise: bool
     evaluations: dict[str, int]
-    seconds: float | None = None
+    output: int
+    unit_seconds: dict[str, float] | None = None
 
     @property
     def batches(self) -> int:
@@ -47,7 +49,16 @@ class Plan:
     @property
     def shape(self) -> tuple[int, ...]:
         """(C, H, W) of the samples."""
-        return self.shapes[self.stages[-1].model]
+        return self.shapes[self.output]
+
+    @property
+    def seconds(self) -> float | None:
+        """Predicted time: the sum over all steps and upsamplings of what one takes; None unless that was measured."""
+        if self.unit_seconds is None:
+            return None
+        names = [f"upsample {self.sizes[s.model]}" for s in self.stages if isinstance(s, Upsample)]
+        each = sum(self.unit_seconds[name] for name in names)
+        return self.batches * (each + sum(self.unit_seconds[size] * k for size, k in self.evaluations.items() if k))
 
     @property
     def sizes(self) -> list[str]:
@@ -59,17 +70,28 @@ class Plan:
             f"{self.scheme}: {self.n} samples of {'x'.join(map(str, self.shape))} in {self.batches} "
             f"batch{'es' * (self.batches > 1)} of at most {self.batch_size}"
         ]
-        for number, stage in enumerate(self.stages):
-            levels = [f"{row.sigma:g}" for row in stage.level_ends]
-            span = f"{len(levels)} level{'s' * (len(levels) != 1)}, sigma {' '.join(levels) or 'none'}"
-            denoised = ", then denoised" * (bool(stage.rows) and stage.rows[-1].kind == DENOISE)
-            size = self.sizes[stage.model]
-            lines.append(f"  stage {number}: {size}, {span}, {self.n_steps_each} steps each{denoised}")
-        lines.append(f"  eps {self.eps:g} (step_lr {step_lr_from_eps(self.eps):g})")
-        lines += [f"  {count} evaluations at {size}" for size, count in self.evaluations.items()]
+        lines += [f"  stage {number}: {self._stage(stage)}" for number, stage in enumerate(self.stages)]
+        lines += [
+            f"  {count} evaluations at {size}" + self._each(size) for size, count in self.evaluations.items() if count
+        ]
         if self.seconds is not None:
             lines.append(f"  about {self.seconds:.3g} s")
         return "\n".join(lines)
+
+    def _stage(self, stage) -> str:
+        size = self.sizes[stage.model]
+        if isinstance(stage, Upsample):
+            return f"upsample to {size}" + f", add noise of sigma {stage.sigma:g}" * (stage.sigma > 0)
+        levels = [f"{row.sigma:g}" for row in stage.level_ends]
+        denoised = ", then denoised" * (bool(stage.rows) and stage.rows[-1].kind == DENOISE)
+        eps, steps = self.eps[stage.model], self.n_steps_each[stage.model]
+        return (
+            f"{size}, {len(levels)} level{'s' * (len(levels) != 1)}, sigma {' '.join(levels) or 'none'}, "
+            f"{steps} steps each, eps {eps:g} (step_lr {step_lr_from_eps(eps):g}){denoised}"
+        )
+
+    def _each(self, size) -> str:
+        return "" if self.unit_seconds is None else f", {self.unit_seconds[size]:.3g} s each for a batch"
 
 
 @dataclass(frozen=True)
@@ -82,7 +104,8 @@ class Job:
     seed: int
     first: int
     init: str | torch.Tensor
-    pixels: tuple | None
+    pixels: list[tuple] | None  # known and mask at each resolution
+    upsample: str | Callable
     device: torch.device
     dtype: torch.dtype
     options: dict = field(default_factory=dict)
@@ -113,39 +136,39 @@ def prepare(
     """Checks the arguments of `sample` and lays the run out; raises ValueError or TypeError for what cannot run."""
     models = inputs.models_of(model)
     n, seed, first = inputs.integer("n", n, 1), inputs.integer("seed", seed), inputs.integer("first", first)
-    n_steps_each = inputs.integer("n_steps_each", n_steps_each)
     _check_words(n, seed, first)
-    _check_choices(upsample, precision, dtype)
-    scores, ladders = zip(*(inputs.ladder_of(one, sigmas) for one in models), strict=True)
+    _check_choices(precision, dtype)
+    check_upsample(upsample)
     shapes = [tuple(int(size) for size in one.shape) for one in models]
+    check_ladder_of_sizes(shapes)
+    scores, ladders = inputs.ladders_of(models, sigmas)
     inpainting = known is not None or mask is not None
-    if inpainting and n_steps_each == 0:
-        raise ValueError("sample: argument n_steps_each must be at least 1 with known pixels, got 0")
-    eps = resolve_eps(eps, step_lr, "sample")
-    stages = build(
-        scheme, list(ladders), options, eps=eps, n_steps_each=n_steps_each, denoise=bool(denoise), inpainting=inpainting
+    eps, steps = inputs.step_settings(eps, step_lr, n_steps_each, len(models), inpainting)
+    scheme, stages = build(
+        scheme, ladders, options, eps=eps, n_steps_each=steps, denoise=bool(denoise), inpainting=inpainting
     )
-    shape = shapes[stages[-1].model]
+    output = stages[-1].model
     device = inputs.device_of(models, device)
     inputs.check_dtype(models, dtype, device)
     if batch_size is None:
-        batch_size = max(1, BATCH_VALUES.get(device.type, 2**18) // math.prod(shape))
+        batch_size = max(1, BATCH_VALUES.get(device.type, 2**18) // math.prod(shapes[output]))
     batch_size = min(n, inputs.integer("batch_size", batch_size, 1))
     inputs.check_init(init, n, shapes[stages[0].model])
-    pixels = inputs.known_pixels(known, mask, n, shape, device, dtype)
+    pixels = inputs.known_pixels(known, mask, n, shapes, output, device, dtype)
     plan = Plan(
         scheme,
         n,
         batch_size,
         stages,
-        list(ladders),
+        ladders,
         shapes,
         eps,
-        n_steps_each,
+        steps,
         bool(denoise),
         evaluations(stages, shapes),
+        output,
     )
-    return Job(plan, models, list(scores), seed, first, init, pixels, device, dtype, options)
+    return Job(plan, models, scores, seed, first, init, pixels, upsample, device, dtype, options)
 
 
 def _check_words(n, seed, first):
@@ -155,11 +178,7 @@ def _check_words(n, seed, first):
         raise ValueError(f"sample: arguments first + n must be at most 2^32, got {first} + {n}")
 
 
-def _check_choices(upsample, precision, dtype):
-    if upsample not in UPSAMPLERS and not callable(upsample):
-        raise ValueError(
-            f"sample: argument upsample must be one of {', '.join(UPSAMPLERS)} or a callable, got {upsample!r}"
-        )
+def _check_choices(precision, dtype):
     if precision not in PRECISIONS:
         raise ValueError(f"sample: argument precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
     if dtype not in (torch.float32, torch.float64):

@@ -8,6 +8,7 @@ import math
 from ..schedules import check_eps, step_size
 from .table import AFTER, BEFORE, DENOISE, Row, Run
 
+STAGE = "stage"
 ORDERS = {"paper": AFTER, "refresh": BEFORE}
 
 
@@ -18,8 +19,7 @@ def langevin(ladders, *, eps, n_steps_each, denoise, inpainting=False, level=Non
 
     Args:
         ladders: sigmas of each model, coarsest first; the last is run.
-        eps: step size at this level.
-        n_steps_each: number of steps.
+        eps, n_steps_each: step size at this level and number of steps, of each model.
         denoise: end with x = x + sigma^2 score(x, level).
         inpainting: known pixels are set as in Algorithm 2.
         level: index into the sigmas, the last by default.
@@ -33,8 +33,8 @@ def langevin(ladders, *, eps, n_steps_each, denoise, inpainting=False, level=Non
     if isinstance(level, bool) or not isinstance(level, int) or not -len(sigmas) <= level < len(sigmas):
         raise ValueError(f"langevin: option level must be an index into the {len(sigmas)} sigmas, got {level!r}")
     level %= len(sigmas)
-    check_eps(eps, sigmas[level], "langevin")
-    rows = steps_at(level, sigmas[level], eps, n_steps_each, paste=_paste(inpainting, inpaint_order))
+    check_eps(eps[-1], sigmas[level], "langevin")
+    rows = steps_at(level, sigmas[level], eps[-1], n_steps_each[-1], paste=paste_time(inpainting, inpaint_order))
     if denoise:
         rows.append(denoising(level, sigmas[level], len(rows)))
     return [Run(len(ladders) - 1, tuple(rows))]
@@ -52,11 +52,10 @@ def annealed(
 
     Args:
         ladders: sigmas of each model, coarsest first; the last is run.
-        eps: step size at sigma_ref.
-        n_steps_each: steps per level.
+        eps, n_steps_each: step size at sigma_ref and steps per level, of each model.
         denoise: make the last line's update.
         inpainting: known pixels are set at each level.
-        sigma_ref: the level at which the step is eps, the last of the ladder by default.
+        sigma_ref: the level at which the step is eps: a number, or None or "stage", the last of the ladder.
         inpaint_order: when a level sets its known pixels. "paper": after its first update, so that its first score
             still sees those of the level before (Algorithm 2); "refresh": before its first score (the released code).
 
@@ -64,16 +63,31 @@ def annealed(
         the stages.
     """
     sigmas = ladders[-1]
-    sigma_ref = _reference(sigma_ref, sigmas)
-    check_eps(eps, sigma_ref, "annealed")
-    paste = _paste(inpainting, inpaint_order)
-    rows: list[Row] = []
-    for i, sigma in enumerate(sigmas):  # line 2
-        alpha = step_size(sigma, eps, sigma_ref)  # line 3
-        rows += steps_at(i, sigma, alpha, n_steps_each, k=len(rows), paste=paste, number=i)
+    sigma_ref = reference_level(sigma_ref, sigmas, len(sigmas) - 1)
+    check_eps(eps[-1], sigma_ref, "annealed")
+    paste = paste_time(inpainting, inpaint_order)
+    rows = anneal(sigmas, range(len(sigmas)), eps[-1], sigma_ref, n_steps_each[-1], paste=paste)
     if denoise:
         rows.append(denoising(len(sigmas) - 1, sigmas[-1], len(rows)))
     return [Run(len(ladders) - 1, tuple(rows))]
+
+
+def anneal(sigmas, levels, eps, sigma_ref, n_steps_each, *, k=0, paste="", number=0) -> list[Row]:
+    """The steps of some levels of a ladder, one level after the other: lines 2 to 8 of Algorithm 1.
+
+    Args:
+        sigmas: the ladder.
+        levels: indices into it.
+        eps: step size at sigma_ref.
+        n_steps_each: T.
+        k, number: steps and levels done before, over all stages.
+        paste: see `steps_at`.
+    """
+    rows: list[Row] = []
+    for count, i in enumerate(levels):  # line 2
+        alpha = step_size(sigmas[i], eps, sigma_ref)  # line 3
+        rows += steps_at(i, sigmas[i], alpha, n_steps_each, k=k + len(rows), paste=paste, number=number + count)
+    return rows
 
 
 def steps_at(level, sigma, step_size, n_steps_each, *, k=0, paste="", number=0) -> list[Row]:
@@ -108,15 +122,19 @@ def denoising(level, sigma, k) -> Row:
     return Row(level, sigma, sigma**2, 0.0, k, kind=DENOISE)
 
 
-def _reference(sigma_ref, sigmas):
+def reference_level(sigma_ref, sigmas, last) -> float:
+    """The level at which the step is eps: None for the ladder's last, "stage" for the last that is run, or a number."""
     if sigma_ref is None:
         return sigmas[-1]
-    if not (math.isfinite(sigma_ref) and sigma_ref > 0):
-        raise ValueError(f"annealed: option sigma_ref must be positive, got {sigma_ref!r}")
+    if sigma_ref == STAGE:
+        return sigmas[last]
+    if isinstance(sigma_ref, bool) or not isinstance(sigma_ref, int | float) or not 0 < sigma_ref < math.inf:
+        raise ValueError(f"sample: option sigma_ref must be a positive number or {STAGE!r}, got {sigma_ref!r}")
     return float(sigma_ref)
 
 
-def _paste(inpainting, order):
+def paste_time(inpainting, order) -> str:
+    """When a level sets its known pixels; "" where there are none."""
     if order not in ORDERS:
         raise ValueError(f"sample: option inpaint_order must be one of {', '.join(ORDERS)}, got {order!r}")
     return ORDERS[order] if inpainting else ""

@@ -37,7 +37,7 @@ def run_stage(stage, score, x, *, seed, first, start=0, stop=None, inpainting=No
     for i in range(start, len(stage.rows) if stop is None else stop):
         row = stage.rows[i]
         if row.paste == BEFORE:
-            set_known(x, row, inpainting, seed, first)
+            set_known(x, row.sigma, row.paste_step, inpainting, seed, first)
         s = score(x, level.fill_(row.level))
         if s.shape != x.shape:
             raise ValueError(
@@ -47,15 +47,15 @@ def run_stage(stage, score, x, *, seed, first, start=0, stop=None, inpainting=No
             s = s.to(x.dtype)
         ops.langevin_step(x, s, row.score_coef, row.noise_coef, seed=seed, step=row.step, first=first, mask=mask)
         if row.paste == AFTER:
-            set_known(x, row, inpainting, seed, first)
+            set_known(x, row.sigma, row.paste_step, inpainting, seed, first)
         if after is not None:
             after(i, x, s)
     return x
 
 
-def set_known(x, row, inpainting, seed, first) -> None:
+def set_known(x, sigma, step, inpainting, seed, first) -> None:
     """y = known + sigma z; x = x (1 - m) + y m (NCSN, arXiv:1907.05600, Algorithm 2, lines 4, 5 and 9)."""
     known, mask = inpainting
-    sigma = torch.full((len(x),), row.sigma, dtype=torch.float32, device=x.device)
-    y = ops.perturb(known, sigma, seed=seed, step=row.paste_step, first=first, stream=noise.INPAINT)
+    sigma = torch.full((len(x),), sigma, dtype=torch.float32, device=x.device)
+    y = ops.perturb(known, sigma, seed=seed, step=step, first=first, stream=noise.INPAINT)
     x.copy_(torch.where(mask, y, x))

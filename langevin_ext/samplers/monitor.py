@@ -7,25 +7,41 @@ import torch
 
 from .loop import run_stage
 from .record import STATISTICS
-from .table import DENOISE
+from .table import DENOISE, Upsample
 
 CHECK_EVERY = 100  # rows
+UPSAMPLING = -1  # stands for the row in a stage that has none
 
 
 def kept_rows(stages, snapshot) -> list[tuple[int, int]]:
-    """(stage, row) after which x is kept: each level's last for "levels", every k-th step for an integer k.
+    """(stage, row) after which x is kept: each level's last and each upsampling, row -1, for "levels", every k-th step
+    for an integer k.
 
     Raises:
         ValueError: `snapshot` is neither, nor None.
     """
     if snapshot is None:
         return []
-    rows = [(number, i, row) for number, stage in enumerate(stages) for i, row in enumerate(stage.rows)]
     if snapshot == "levels":
-        return [(number, i) for number, i, row in rows if row.ends_level]
+        ups = [(number, UPSAMPLING) for number, stage in enumerate(stages) if isinstance(stage, Upsample)]
+        return sorted(level_ends(stages) + ups)
     if isinstance(snapshot, bool) or not isinstance(snapshot, int) or snapshot < 1:
         raise ValueError(f"sample: argument snapshot must be 'levels' or a positive integer, got {snapshot!r}")
+    rows = [(number, i, row) for number, stage in enumerate(stages) for i, row in enumerate(stage.rows)]
     return [(number, i) for number, i, row in rows if row.kind != DENOISE and (row.step + 1) % snapshot == 0]
+
+
+def level_ends(stages) -> list[tuple[int, int]]:
+    """(stage, row) of the last row of each level."""
+    return [(number, i) for number, stage in enumerate(stages) for i, row in enumerate(stage.rows) if row.ends_level]
+
+
+def place_of(stages, number, i) -> dict:
+    """What happened at (stage, row): stage, level, sigma, step and kind."""
+    if i == UPSAMPLING:
+        return {"stage": number, "level": None, "sigma": stages[number].sigma, "step": None, "kind": "upsample"}
+    row = stages[number].rows[i]
+    return {"stage": number, "level": row.level, "sigma": row.sigma, "step": row.step, "kind": row.kind}
 
 
 class Monitor:
@@ -35,7 +51,7 @@ class Monitor:
         self.job, self.record, self.checkpoint = job, record, checkpoint
         self.callback, self.bar = callback, bar
         self.snapshots = {place: slot for slot, place in enumerate(kept_rows(job.plan.stages, snapshot))}
-        self.levels = {place: index for index, place in enumerate(kept_rows(job.plan.stages, "levels"))}
+        self.levels = {place: index for index, place in enumerate(level_ends(job.plan.stages))}
         self.began = time.monotonic()
         self.calls = {size: 0 for size in job.plan.evaluations}
 
@@ -54,26 +70,25 @@ class Monitor:
             self.pending[self.levels[place]] = _statistics(row, x, score)
         if last or i + 1 - self.good_rows >= CHECK_EVERY:
             self._check(i, x)
-        if place in self.snapshots:
-            self.record.snapshots[self.snapshots[place]][self.low : self.low + len(x)] = x.cpu()
-        if self.callback is not None:
-            self.callback(
-                {
-                    "x": x,
-                    "stage": self.number,
-                    "level": row.level,
-                    "sigma": row.sigma,
-                    "step": row.step,
-                    "kind": row.kind,
-                    "first": self.job.first + self.low,
-                }
-            )
+        self._show(place, x)
         if self.bar is not None:
             self.bar.update()
             if row.ends_level:
                 self.bar.set_postfix_str(f"sigma {row.sigma:.3g}", refresh=False)
         if self.checkpoint.is_due and not last:
             self._save(i, x)
+
+    def upsampled(self, number, low, x):
+        """The hook after an upsampling, stage `number`."""
+        self.low = low
+        self._show((number, UPSAMPLING), x)
+
+    def _show(self, place, x):
+        """Keeps a snapshot if one is due here, and calls the user's function."""
+        if place in self.snapshots:
+            self.record.snapshots[self.snapshots[place]][self.low : self.low + len(x)] = x.cpu()
+        if self.callback is not None:
+            self.callback({"x": x, "first": self.job.first + self.low} | place_of(self.job.plan.stages, *place))
 
     def lap(self):
         """Adds the time since the last lap to the record's."""
@@ -113,7 +128,7 @@ class Monitor:
         raise FloatingPointError(
             f"sample: the state is not finite after the update at level {row.level} (sigma {row.sigma:g}), "
             f"step {row.step}, in {len(samples)} of {len(bad)} samples of the batch (index {shown}); "
-            f"eps = {self.job.plan.eps:g} may be too large for this score"
+            f"eps = {self.job.plan.eps[self.stage.model]:g} may be too large for this score"
         )
 
 
@@ -136,14 +151,8 @@ def diagnostics(plan, statistics) -> list[dict]:
         (weight * (variance + (mean - overall) ** 2)).sum(0),
         (weight * nonfinite).sum(0),
     ]
-    ends = [(number, row) for number, stage in enumerate(plan.stages) for row in stage.level_ends]
+    ends = [place_of(plan.stages, *place) for place in level_ends(plan.stages)]
     return [
-        {
-            "stage": number,
-            "level": row.level,
-            "sigma": row.sigma,
-            "step": row.step,
-            **dict(zip(STATISTICS, values, strict=True)),
-        }
-        for (number, row), values in zip(ends, torch.stack(columns, 1).tolist(), strict=True)
+        {name: place[name] for name in ("stage", "level", "sigma", "step")} | dict(zip(STATISTICS, values, strict=True))
+        for place, values in zip(ends, torch.stack(columns, 1).tolist(), strict=True)
     ]

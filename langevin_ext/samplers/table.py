@@ -1,4 +1,4 @@
-"""What a run consists of: stages, and the rows of a stage.
+"""What a run consists of: stages, which are upsamplings or runs with one model, and the rows of a run.
 
 A row is one evaluation of the score and the update with it,
 
@@ -8,7 +8,7 @@ as plain numbers computed in float64 before the run. Every scheme is a table of 
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 STEP, DENOISE = "step", "denoise"  # kinds of rows
 BEFORE, AFTER = "before", "after"  # times at which a row sets the known pixels
@@ -39,6 +39,19 @@ class Run:
     def level_ends(self) -> list[Row]:
         """The last row of each level, in order."""
         return [row for row in self.rows if row.ends_level]
+
+
+@dataclass(frozen=True)
+class Upsample:
+    """A stage: x to twice its height and width, and optionally x + sigma z after it."""
+
+    model: int  # index of the model whose resolution is reached
+    sigma: float = 0.0  # of the noise added afterwards, stream RENOISE
+    step: int = 0  # counter of that noise: the number of upsamplings before
+    paste_sigma: float | None = None  # inpainting, at the end of a scheme: known pixels become known + sigma z
+    paste_step: int = 0  # counter of that noise, as in `Row`
+    rows: ClassVar[tuple[Row, ...]] = ()
+    level_ends: ClassVar[list[Row]] = []
 
 
 def evaluations(stages, shapes) -> dict[str, int]:

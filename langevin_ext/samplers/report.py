@@ -1,0 +1,57 @@
+"""What a run reports of itself: the settings that its samples depend on, and `info`."""
+
+from torch import float64
+
+from .. import _native
+from .monitor import diagnostics, place_of
+from .record import fingerprint
+from .table import Upsample
+
+
+def settings_of(job, snapshot) -> dict:
+    """What the samples depend on, as JSON-able values."""
+    value = {
+        "scheme": job.plan.scheme,
+        "n": job.plan.n,
+        "seed": job.seed,
+        "first": job.first,
+        "batch_size": job.plan.batch_size,
+        "shape": list(job.plan.shape),
+        "sigmas": job.plan.sigmas,
+        "eps": _one(job.plan.eps),
+        "n_steps_each": _one(job.plan.n_steps_each),
+        "denoise": job.plan.denoise,
+        "init": job.init if isinstance(job.init, str) else fingerprint(job.init),
+        "known": None,
+        "mask": None,
+        "options": job.options,
+        "dtype": str(job.dtype).removeprefix("torch."),
+        "device": job.device.type,
+        "snapshot": snapshot,
+    }
+    if job.pixels is not None:
+        known, mask = job.pixels[job.plan.output]
+        value |= {"known": fingerprint(known), "mask": fingerprint(mask)}
+    if any(isinstance(stage, Upsample) for stage in job.plan.stages):
+        value["upsample"] = job.upsample if isinstance(job.upsample, str) else fingerprint(job.upsample)
+    return value
+
+
+def _one(values):
+    """The value of all models, or the list where they differ."""
+    return values[0] if len(set(values)) == 1 else values
+
+
+def info_of(job, record, monitor, settings, kept) -> dict:
+    return {
+        "evaluations": job.plan.evaluations,
+        "calls": monitor.calls,
+        "seconds": record.seconds,
+        "images_per_second": job.plan.n / max(record.seconds, 1e-9),
+        "settings": settings,
+        "backend": f"{'native' if _native.core(job.device) else 'reference'} on {job.device}",
+        "precision": "fp64" if job.dtype == float64 else "fp32",
+        "diagnostics": diagnostics(job.plan, record.statistics),
+        "snapshots": record.snapshots,
+        "snapshot_places": [place_of(job.plan.stages, *place) for place in kept],
+    }
