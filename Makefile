@@ -1,7 +1,7 @@
 # make demo    installs everything into .venv, trains on scanned digits, samples, writes pictures to demo_output
 # make test    installs everything into .venv and runs the tests
 # make lint    ruff, clang-format and mypy
-# make bench   the kernel and network benchmarks of this machine
+# make bench   the benchmarks of kernels, networks and multi-resolution runs on this machine
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -32,6 +32,7 @@ format: $(LINT_STAMP)
 bench: $(STAMP)
 	$(BIN)/python benchmarks/kernels.py
 	$(BIN)/python benchmarks/network.py
+	$(BIN)/python benchmarks/multiresolution.py
 
 $(STAMP): setup.py pyproject.toml constraints.txt $(NATIVE)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

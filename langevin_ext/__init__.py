@@ -9,15 +9,17 @@ sampled. `backend_info()` says whether the native kernels run, and why not.
 
 __version__ = "0.1.0"
 
-from . import data, losses, metrics, noise, ops, plots, reference, schedules, scores, training
+from . import data, experiments, losses, metrics, noise, ops, plots, reference, schedules, scores, training
 from ._native import SlowerPathWarning, backend_info
-from .models import NCSN, NCSNv2, import_ncsn
+from .models import FSRCNN, NCSN, NCSNv2, import_fsrcnn, import_ncsn
 from .sampling import Plan, plan, sample
 from .schedules import geometric_sigmas
 from .scores import ScoreFunction
-from .training import load, save, train
+from .training import load, save, train, train_upsampler
+from .tuning import tune
 
 __all__ = [
+    "FSRCNN",
     "NCSN",
     "NCSNv2",
     "Plan",
@@ -25,7 +27,9 @@ __all__ = [
     "SlowerPathWarning",
     "backend_info",
     "data",
+    "experiments",
     "geometric_sigmas",
+    "import_fsrcnn",
     "import_ncsn",
     "load",
     "losses",
@@ -40,5 +44,7 @@ __all__ = [
     "schedules",
     "scores",
     "train",
+    "train_upsampler",
     "training",
+    "tune",
 ]

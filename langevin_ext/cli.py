@@ -6,10 +6,15 @@ import click
 
 from . import __version__
 from .commands.demo import demo
+from .commands.evaluate import evaluate
 from .commands.info import info
 from .commands.inpaint import inpaint
 from .commands.sample import sample
+from .commands.table import table
 from .commands.train import train
+from .commands.train_classifier import train_classifier
+from .commands.train_upsampler import train_upsampler_command
+from .commands.tune import tune
 
 # What a user can get wrong or a machine can refuse; anything else is a defect of ours and keeps its traceback.
 USER_ERRORS = (ValueError, TypeError, FloatingPointError, OSError, ImportError)
@@ -34,5 +39,5 @@ def main():
     """Score-based Langevin sampling on fused C++/CUDA kernels."""
 
 
-for command in (info, demo, train, sample, inpaint):
+for command in (info, demo, train, train_classifier, train_upsampler_command, sample, inpaint, evaluate, tune, table):
     main.add_command(command)

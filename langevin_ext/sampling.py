@@ -133,7 +133,7 @@ def sample(
     file.load(record)
     with tqdm(
         total=_rows(job) * job.plan.batches,
-        initial=_done(job, record),
+        initial=done(job, record),
         disable=not progress,
         unit="step",
         desc=job.plan.scheme,
@@ -142,7 +142,7 @@ def sample(
         monitor = Monitor(job, record, file, snapshot=snapshot, callback=callback, bar=bar)
         with torch.inference_mode(), inputs.evaluation_mode([*job.models, job.upsample]):
             while record.batch < job.plan.batches:
-                _run_batch(job, record, monitor, file)
+                run_batch(job, record, monitor, file)
     x = record.x.to(job.device)
     return (x, info_of(job, record, monitor, settings, kept)) if return_info else x
 
@@ -164,7 +164,7 @@ def plan(model, scheme="annealed", n=16, *, measure=False, **arguments) -> Plan:
     return replace(job.plan, unit_seconds=_measure(job)) if measure else job.plan
 
 
-def _run_batch(job: Job, record: Record, monitor: Monitor, file: Checkpoint) -> None:
+def run_batch(job: Job, record: Record, monitor: Monitor, file: Checkpoint) -> None:
     """Runs the stages of one batch, from where the record stands to the end, and stores its samples."""
     batch, low = record.batch, record.batch * job.plan.batch_size
     high = min(low + job.plan.batch_size, job.plan.n)
@@ -216,7 +216,7 @@ def _rows(job) -> int:
     return sum(len(stage.rows) for stage in job.plan.stages)
 
 
-def _done(job, record) -> int:
+def done(job, record) -> int:
     """Rows that a record already holds."""
     return record.batch * _rows(job) + sum(len(stage.rows) for stage in job.plan.stages[: record.stage]) + record.row
 
