@@ -224,7 +224,7 @@ def done(job, record) -> int:
 def _measure(job) -> dict[str, float]:
     """Seconds of one step with each model that runs, and of each upsampling, for a batch: the median of three."""
     seconds: dict[str, float] = {}
-    with torch.inference_mode(), inputs.evaluation_mode(job.models):
+    with torch.inference_mode(), inputs.evaluation_mode([*job.models, job.upsample]):
         for stage in job.plan.stages:
             model = stage.model - isinstance(stage, Upsample)
             shape = (job.plan.batch_size, *job.plan.shapes[model])

@@ -272,6 +272,7 @@ def test_inpaint_over_two_resolutions(pair, tmp_path):
         (["--eps", "1e-3,x"], "--eps must be a number, or one for each model with commas, got '1e-3,x'"),
         (["--steps-each", "2.5"], "--steps-each must be a number"),
         (["--upsample", "lanczos"], "--upsample must be one of bicubic, bicubic-pil, bilinear, nearest or a file"),
+        (["--scheme", "LRS-1-up", "--upsample", "glyphs16"], "--upsample must be an upsampling network, got glyphs16"),
         (["--scheme", "LRS-3-up"], "i from 1 to 2"),
     ],
 )

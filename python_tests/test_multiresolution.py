@@ -226,6 +226,36 @@ def test_colour_and_oblong_images_in_any_batches(shape):
     assert torch.equal(single, split) and torch.equal(single[3:], tail)
 
 
+def test_settings_of_each_resolution_as_arrays():
+    by_list = run(PAIR, "LRS-2-up-HRS-2", eps=[1e-5, 4e-5], n_steps_each=[2, 3], sigmas=[LOW.sigmas, HIGH.sigmas])
+    arrays = {"eps": torch.tensor([1e-5, 4e-5], dtype=torch.float64), "n_steps_each": np.array([2, 3])}
+    assert np.array_equal(by_list, run(PAIR, "LRS-2-up-HRS-2", sigmas=torch.stack([LOW.sigmas, HIGH.sigmas]), **arrays))
+
+
+def test_networks_that_upsample_are_tried_first_and_left_as_they_are():
+    class Doubling(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm = torch.nn.BatchNorm2d(1)
+
+        def forward(self, x):
+            assert not self.training
+            return torch.nn.functional.interpolate(self.norm(x), scale_factor=2)
+
+    double = Doubling()
+    assert plan(PAIR, "LRS-up", upsample=double, measure=True, n_steps_each=1).seconds > 0
+    assert double.training and torch.equal(double.norm.running_mean, torch.zeros(1))
+    counting = Counting(LOW)
+    with pytest.raises(ValueError, match="upsample must return images"):
+        sample([counting, HIGH], "LRS-up", 2, upsample=lambda x: x, **QUICK)
+    assert counting.calls == 0
+
+
+def test_predicted_seconds_count_a_smaller_last_batch_by_its_size():
+    made = plan(PAIR, "LRS-1-up", 5, batch_size=2, n_steps_each=1, denoise=False, measure=True)
+    assert made.seconds == pytest.approx(2.5 * sum(made.unit_seconds.values()))
+
+
 def test_any_callable_upsamples():
     double = torch.nn.Upsample(scale_factor=2, mode="nearest")
     assert np.array_equal(run(PAIR, "LRS-up-HRS-3", upsample=double), run(PAIR, "LRS-up-HRS-3", upsample="nearest"))
@@ -314,8 +344,9 @@ def test_stopped_runs_continue_bit_for_bit(tmp_path, monkeypatch, updates):
         (PAIR, {"eps": [2e-5, 1]}, "eps must be below 4 sigma"),
         (PAIR, {"sigma_ref": "run"}, "sigma_ref must be a positive number or 'stage', got 'run'"),
         (PAIR, {"sigma_ref": True}, "sigma_ref must be a positive number or 'stage', got True"),
+        (PAIR, {"renoise": "no"}, "renoise must be True or False, got 'no'"),
         (PAIR, {"renoised": True}, "has the options sigma_ref, renoise, inpaint_order, got 'renoised'"),
-        (PAIR, {"upsample": lambda x: x}, r"upsample must return images of shape \(3, 1, 8, 8\) for \(3, 1, 4, 4\)"),
+        (PAIR, {"upsample": lambda x: x}, r"upsample must return images of shape \(1, 1, 8, 8\) for \(1, 1, 4, 4\)"),
         (PAIR, {"upsample": lambda x: None}, "got NoneType"),
         (PAIR, {"known": torch.rand(1, 4, 4), "mask": torch.ones(1, 4, 4)}, r"known must have shape \(1, 8, 8\)"),
         (PAIR, {"init": torch.rand(3, 1, 8, 8)}, r"init must have shape \(3, 1, 4, 4\)"),

@@ -44,6 +44,7 @@ void upsample_bicubic2x(const TensorView& x, const TensorView& y, const Optional
   const char* op = "upsample_bicubic2x";
   constexpr int64_t kMaxSide = 1 << 30;
   require(x.dim() == 4 && x.size(2) <= kMaxSide && x.size(3) <= kMaxSide, op, "x must be (N, C, H, W), H, W <= 2^30");
+  require(x.numel_from(1) < int64_t{1} << 32, op, "a sample of y must have fewer than 2^34 elements");
   require_doubled(x, y, op);
   require(x.dtype() == y.dtype(), op, "y must have x's dtype");
   require(is_channels_last(x, op) == is_channels_last(y, op), op, "y must have x's memory format");

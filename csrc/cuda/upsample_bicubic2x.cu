@@ -50,7 +50,7 @@ __global__ void __launch_bounds__(kThreads) upsample_bicubic2x_kernel(UpsampleBi
   const int row = static_cast<int>(2 * (in_plane / width) + wrapped), i = static_cast<int>(twice - wrapped * width);
   const uint32_t stride = p.channels_last ? static_cast<uint32_t>(p.channels) : 1;
   const int64_t x_plane = p.channels_last ? channel : channel * p.pixels();
-  const int64_t y_plane = p.channels_last ? channel : 4 * channel * p.pixels();
+  const int64_t y_plane = p.channels_last ? channel : 4 * (channel * p.pixels());
   for (int64_t sample = blockIdx.y; sample < p.samples; sample += gridDim.y) {
     const float* x = p.x + sample * p.elements() + x_plane;
     float y[4];

@@ -11,7 +11,7 @@ import torch
 
 from .. import __version__, _native, plots
 from .._files import atomic_path, remove_temporaries
-from ..models import import_fsrcnn, import_ncsn
+from ..models import FSRCNN, import_fsrcnn, import_ncsn
 from ..samplers.upsampling import UPSAMPLERS
 from ..training import describe, load, shipped
 
@@ -121,7 +121,10 @@ def read_upsampler(text, device=None):
         return import_fsrcnn(text).to(parse_device(device)).eval()
     if not Path(text).is_file() and text not in shipped():
         raise ValueError(f"--upsample must be one of {', '.join(UPSAMPLERS)} or a file, got {text!r}")
-    return load(text, parse_device(device))
+    network = load(text, parse_device(device))
+    if not isinstance(network, FSRCNN):
+        raise ValueError(f"--upsample must be an upsampling network, got {text}, which holds {type(network).__name__}")
+    return network
 
 
 def read_model(path, shape=None, device=None):

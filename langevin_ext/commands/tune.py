@@ -62,7 +62,8 @@ def tune(data, size, low, budget, model_low, model_high, sigmas, steps_each, eps
         stationary=True if spectra else None,
     )
     command = command_line(result, model_low or "LOW", model_high or "HIGH")
-    click.echo(f"{result}\n{command}")
+    trained = "" if models else f"(networks trained with the noise levels --sigmas {' '.join(map(str, sigmas))})\n"
+    click.echo(f"{result}\n{command}\n{trained}".rstrip())
     if folder is not None:
         tuning.front_plot(result, folder / "tune.png")
         facts = {"command": sys.argv[1:], "version": __version__, "data": repr(images), "sample": command}
@@ -80,6 +81,8 @@ def read_pair(low, high, device):
 def halves(shape, low):
     """The shapes from that of height `low` up to `shape`, each the double of the one before."""
     channels, height, width = shape
+    if low is None and (height % 2 or width % 2):
+        raise ValueError(f"--size must be even in both directions, got {height}x{width}")
     low = height // 2 if low is None else low
     ups = max((height // low).bit_length() - 1, 0)
     if low << ups != height or width % (1 << ups) or not ups:

@@ -104,7 +104,7 @@ class SharedRuns:
             init = self.jobs[0].init if part.parent is None else self.states(folder, part.parent)
             job = part_of(self.jobs[part.schemes[0]], part.stages, part.name, init)
             record = run_part(job, path=_file(folder, part.index), bar=bar)
-            record.x = record.x[:0]  # large, and in the file
+            record.x = record.x.new_empty(0, *record.x.shape[1:])  # large, and in the file; a slice would keep it all
             done.append(record)
         return done
 

@@ -1,6 +1,5 @@
 """Images of twice the height and width, with fresh noise and the next network input in the same pass."""
 
-import math
 
 import torch
 import torch.nn.functional as F
@@ -137,9 +136,10 @@ def upsample_bicubic2x(x, *, a=-0.75, sigma=0.0, seed=0, step=0, first=0, stream
     check_tensor(NAME, "x", x, STATE)
     if x.dim() != 4 or 0 in x.shape[2:]:
         raise ValueError(f"{NAME}: x must have shape (samples, C, H, W) with H, W >= 1, got {tuple(x.shape)}")
-    if not math.isfinite(a):
+    largest = torch.finfo(x.dtype).max
+    if not (isinstance(a, int | float) and abs(a) <= largest):
         raise ValueError(f"{NAME}: a must be finite, got {a}")
-    if not (math.isfinite(sigma) and sigma >= 0):
+    if not (isinstance(sigma, int | float) and 0 <= sigma <= largest):
         raise ValueError(f"{NAME}: sigma must be finite and >= 0, got {sigma}")
     allowed = INPUT[:1] if x.dtype == torch.float64 else INPUT
     if input_dtype is not None and input_dtype not in allowed:

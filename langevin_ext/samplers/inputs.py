@@ -23,6 +23,8 @@ def integer(name, value, low=0) -> int:
 
 def per_model(name, value, count, check) -> list:
     """One value for all models, or a list of one for each, as a checked list."""
+    if getattr(value, "ndim", 0) == 1:
+        value = value.tolist()
     if not isinstance(value, list | tuple):
         return [check(value)] * count
     if len(value) != count:
@@ -46,6 +48,8 @@ def step_settings(eps, step_lr, n_steps_each, count, inpainting) -> tuple[list[f
 
 def ladders_of(models, sigmas) -> tuple[list, list]:
     """The scores and the ladders of all models; `sigmas` is None, one ladder, or a list of one (or None) for each."""
+    if getattr(sigmas, "ndim", 0) == 2:
+        sigmas = list(sigmas)
     several = isinstance(sigmas, list | tuple) and any(
         one is None or isinstance(one, list | tuple) or getattr(one, "ndim", 0) for one in sigmas
     )
@@ -93,6 +97,11 @@ def device_of(models, device=None) -> torch.device:
         for module in modules_in(model)
         for tensor in (*module.parameters(), *module.buffers())
     ]
+    others = [one for one in found if one != found[0]]
+    if others:
+        raise ValueError(
+            f"sample: argument model must be on one device with all its parts, got {found[0]}, {others[0]}"
+        )
     if device is None:
         return found[0] if found else torch.as_tensor(models[0].sigmas).device
     device = _known_device(device)

@@ -9,7 +9,7 @@ import torch
 from ..schedules import step_lr_from_eps
 from . import build, inputs
 from .table import DENOISE, Run, Upsample, evaluations
-from .upsampling import check_ladder_of_sizes, check_upsample
+from .upsampling import check_ladder_of_sizes, check_upsample, try_out
 
 BATCH_VALUES = {"cpu": 2**16}  # values of x in one batch, where the user names no batch size; elsewhere 2^18
 PRECISIONS = ("auto", "fp32")
@@ -58,7 +58,8 @@ class Plan:
             return None
         names = [f"upsample {self.sizes[s.model]}" for s in self.stages if isinstance(s, Upsample)]
         each = sum(self.unit_seconds[name] for name in names)
-        return self.batches * (each + sum(self.unit_seconds[size] * k for size, k in self.evaluations.items() if k))
+        each += sum(self.unit_seconds[size] * k for size, k in self.evaluations.items() if k)
+        return self.n / self.batch_size * each  # the last batch may be smaller
 
     @property
     def sizes(self) -> list[str]:
@@ -150,6 +151,7 @@ def prepare(
     output = stages[-1].model
     device = inputs.device_of(models, device)
     inputs.check_dtype(models, dtype, device)
+    try_out(upsample, stages, shapes, dtype, device)
     if batch_size is None:
         batch_size = max(1, BATCH_VALUES.get(device.type, 2**18) // math.prod(shapes[output]))
     batch_size = min(n, inputs.integer("batch_size", batch_size, 1))

@@ -36,12 +36,15 @@ def multiresolution(
         inpainting: known pixels are set at each level.
         sigma_ref: the level at which the step is eps: None, the last of the model's ladder, whatever levels are run;
             "stage", the last that is run at this resolution, as Algorithm 2 has it; or a number.
-        renoise: after upsampling, add the noise of the level at which the next resolution starts.
+        renoise: after upsampling, add the noise of the level at which the next resolution starts; nothing after an
+            upsampling that ends the scheme.
         inpaint_order: see `annealed`.
 
     Returns:
         the stages.
     """
+    if not isinstance(renoise, bool):
+        raise ValueError(f"sample: option renoise must be True or False, got {renoise!r}")
     stages: list[Run | Upsample] = []
     paste = paste_time(inpainting, inpaint_order)
     model, k, levels, ups = scheme.segments[0].model, 0, 0, 0  # k steps, levels and upsamplings were before

@@ -16,9 +16,9 @@ The arrow of the paper may stand for "up".
 import re
 from dataclasses import dataclass
 
-HIGH = re.compile(r"HRS(?:-(?P<j>\d+))?")
-LOW = re.compile(r"LRS(?:-(?P<i>\d+))?(?P<up>-up(?:-(?P<high>HRS(?:-(?P<j>\d+))?))?)?")
-PART = re.compile(r"R(\d+)\[(\d+):(\d+)\]")
+HIGH = re.compile(r"HRS(?:-(?P<j>[1-9][0-9]*))?")
+LOW = re.compile(r"LRS(?:-(?P<i>[1-9][0-9]*))?(?P<up>-up(?:-(?P<high>HRS(?:-(?P<j>[1-9][0-9]*))?))?)?")
+PART = re.compile(r"R(0|[1-9][0-9]*)\[([1-9][0-9]*):([1-9][0-9]*)\]")
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ def allowed(levels) -> str:
     if len(levels) == 2:
         return (
             "langevin, annealed (= HRS), HRS-j, LRS, LRS-i, LRS-up, LRS-i-up, LRS-up-HRS-j or LRS-i-up-HRS-j with "
-            f"i from 1 to {levels[0]} and {high}, or levels by resolution such as R1[1:2]-up-R0[2:{levels[-1]}], "
-            "for two models"
+            f"i from 1 to {levels[0]} and {high}, or levels by resolution such as "
+            f"R1[1:{levels[0]}]-up-R0[1:{levels[-1]}], for two models"
         )
     return (
         f"langevin, annealed (= HRS), HRS-j with {high}, or levels by resolution such as "

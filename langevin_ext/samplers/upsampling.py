@@ -6,6 +6,8 @@ import torch
 from torch.nn import functional
 
 from .. import noise, ops
+from . import inputs
+from .table import Upsample
 
 CUBIC = {"bicubic": -0.75, "bicubic-pil": -0.5}  # Keys' parameter a: that of torch, and that of PIL
 UPSAMPLERS = (*CUBIC, "bilinear", "nearest")
@@ -56,6 +58,14 @@ def _called(upsample, x):
     if not torch.isfinite(y).all():
         raise FloatingPointError(f"sample: argument upsample returned values that are not finite for {tuple(x.shape)}")
     return y.to(x.device, x.dtype).contiguous()
+
+
+def try_out(upsample, stages, shapes, dtype, device) -> None:
+    """Calls a callable once, on a grey image, so that one that does not fit is found before the first step."""
+    targets = [stage.model for stage in stages if isinstance(stage, Upsample)]
+    if callable(upsample) and targets:
+        with torch.inference_mode(), inputs.evaluation_mode([upsample]):
+            _called(upsample, torch.full((1, *shapes[targets[0] - 1]), 0.5, dtype=dtype, device=device))
 
 
 def check_ladder_of_sizes(shapes) -> None:

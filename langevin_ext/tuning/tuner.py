@@ -69,7 +69,7 @@ def tune(
         `TuneResult`; sample(models, n=64, **result.plan_arguments) runs its choice.
 
     Raises:
-        TypeError, ValueError: an argument is none of the above, or the budget is below the cost of every scheme.
+        TypeError, ValueError: an argument is none of the above, or no scheme within the budget comes near the data.
     """
     began = time.monotonic()
     if budget is not None and (isinstance(budget, bool | str) or not 0 < budget < math.inf):
@@ -139,7 +139,8 @@ def _chosen(candidates, budget) -> tuple[tuple[Candidate, ...], Candidate]:
     else:
         raise ValueError(
             f"tune: argument budget must be at least {front[0].cost:.4g}, the cost of {front[0].scheme} with "
-            f"{front[0].settings}, got {budget:g}"
+            f"{front[0].settings} (cheaper schemes are over {FAR:g} times as far from the data as HRS by default: "
+            f"name them in schemes, or try other n_steps_each and eps), got {budget:g}"
         )
     others = [one for one in front if one.cost < best.cost or one.distance < best.distance]
     return tuple(sorted([*others, best], key=lambda one: one.cost)), best
