@@ -188,7 +188,7 @@ def langevin_step(x, score, score_coef, noise_coef, *, seed, step, first=0, stre
 def perturb(x, sigma, *, seed, step, first=0, stream=3) -> torch.Tensor:
     """x + sigma z; see `langevin_ext.ops.perturb`."""
     z = _noise_like(x, seed, step, first, stream)
-    return _multiply_add(z, _per_sample(sigma, x), x.to(z.dtype)).to(x.dtype)
+    return torch.empty_like(x).copy_(_multiply_add(z, _per_sample(sigma, x), x.to(z.dtype)))  # x's memory format
 
 
 def dsm_loss(score, sigma, *, seed, step, first=0, stream=3, anneal_power=2.0) -> torch.Tensor:

@@ -42,7 +42,7 @@ MUTANTS = {
     f"{OP}: the output plane has the input's size": (
         OP,
         UPSAMPLE,
-        "channel : 4 * channel * p.pixels()",
+        "channel : 4 * (channel * p.pixels())",
         "channel : channel * p.pixels()",
     ),
     f"{OP}: the noise of the plane's place": (
