@@ -1,6 +1,5 @@
 """Images of twice the height and width, with fresh noise and the next network input in the same pass."""
 
-
 import torch
 import torch.nn.functional as F
 
