@@ -1,5 +1,10 @@
+import signal
+
 import pytest
 import torch
+
+# A run that was started in the background ignores Ctrl-C, and its tests of it would wait for nothing.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items):
