@@ -37,11 +37,10 @@ struct BicubicWeights {
   static A outer(double a, double s) { return static_cast<A>(((a * s - 5.0 * a) * s + 8.0 * a) * s - 4.0 * a); }
 };
 
-template <typename X, typename U>
-struct UpsampleBicubic2x {
+template <typename X>
+struct Bicubic2x {
   const X* x;  // [N, C, H, W]
   X* y;        // [N, C, 2 H, 2 W], in x's memory format
-  U* u;        // [N, C, 2 H, 2 W], channels-last; or null
   int64_t samples, channels, height, width;
   bool channels_last;  // x and y
   BicubicWeights<X> weights;
@@ -52,6 +51,12 @@ struct UpsampleBicubic2x {
   LV_HD int64_t pixels() const { return height * width; }  // of a plane of x
   LV_HD int64_t elements() const { return channels * pixels(); }
   LV_HD X renoised(X y_old, float z) const { return fma(sigma, static_cast<X>(z), y_old); }
+};
+
+template <typename X, typename U>
+struct UpsampleBicubic2x : Bicubic2x<X> {
+  U* u;  // [N, C, 2 H, 2 W], channels-last; or null
+
   LV_HD U input(X y_new) const { return store<U>(static_cast<float>(fma(X(2), y_new, X(-1)))); }
 };
 

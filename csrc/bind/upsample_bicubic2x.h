@@ -9,18 +9,9 @@ template <typename X, typename U>
 void run_upsample_bicubic2x(const TensorView& x, const TensorView& y, const OptionalTensor& u, double a, double sigma,
                             const NoiseKey& key, uint32_t first, int threads) {
   const char* op = "upsample_bicubic2x";
-  const UpsampleBicubic2x<X, U> p{x.data<const X>(),
-                                  y.data<X>(),
-                                  u ? u->data<U>() : nullptr,
-                                  x.size(0),
-                                  x.size(1),
-                                  x.size(2),
-                                  x.size(3),
-                                  is_channels_last(x, op),
-                                  BicubicWeights<X>(a),
-                                  static_cast<X>(sigma),
-                                  key,
-                                  first};
+  const UpsampleBicubic2x<X, U> p{{x.data<const X>(), y.data<X>(), x.size(0), x.size(1), x.size(2), x.size(3),
+                                   is_channels_last(x, op), BicubicWeights<X>(a), static_cast<X>(sigma), key, first},
+                                  u ? u->data<U>() : nullptr};
   on_device_of(
       x, op, [&] { upsample_bicubic2x_cpu(p, threads); },
       [&](void* stream) {

@@ -13,8 +13,8 @@ namespace {
 struct Planes {
   int64_t count, lanes, line;
 
-  template <typename X, typename U>
-  explicit Planes(const UpsampleBicubic2x<X, U>& p)
+  template <typename X>
+  explicit Planes(const Bicubic2x<X>& p)
       : count(p.channels_last ? 1 : p.channels), lanes(p.channels_last ? p.channels : 1), line(p.width * lanes) {}
   int64_t padded() const { return line + 4 * lanes; }  // two pixels more at either end
 };
@@ -53,9 +53,8 @@ LV_HD void between_columns(const BicubicWeights<X>& w, const X* row, const Plane
 }
 
 // y <- y + sigma z on `count` pixels of one channel, `stride` apart.
-template <typename X, typename U>
-LV_HD void add_noise(const UpsampleBicubic2x<X, U>& p, uint32_t sample, int64_t begin, int64_t count, int64_t stride,
-                     X* y) {
+template <typename X>
+LV_HD void add_noise(const Bicubic2x<X>& p, uint32_t sample, int64_t begin, int64_t count, int64_t stride, X* y) {
   float z[kNoiseBuffer];
   for (int64_t from = 0; from < count; from += kNoiseBuffer) {
     const int64_t piece = std::min(kNoiseBuffer, count - from);
@@ -65,14 +64,13 @@ LV_HD void add_noise(const UpsampleBicubic2x<X, U>& p, uint32_t sample, int64_t 
   }
 }
 
-// Rows [2 begin, 2 end) of a plane of y and of u.
-template <typename X, typename U>
-LV_CLONES void upsample_rows(const UpsampleBicubic2x<X, U>& p, const Planes& s, int64_t sample, int64_t plane,
-                             int64_t begin, int64_t end, X* buffer) {
+// Rows [2 begin, 2 end) of a plane of y.
+template <typename X>
+LV_CLONES void upsample_rows(const Bicubic2x<X>& p, const Planes& s, int64_t sample, int64_t plane, int64_t begin,
+                             int64_t end, X* buffer) {
   const X* x = p.x + sample * p.elements() + plane * p.pixels();
   X* y = p.y + 4 * (sample * p.elements() + plane * p.pixels());
   X *upper = buffer + 2 * s.lanes, *lower = upper + s.padded();
-  const int64_t step = p.channels / s.lanes;  // from one element of u to the next of this plane
   for (int64_t r = begin; r < end; ++r) {
     const X* rows[5];
     for (int64_t i = 0; i < 5; ++i) rows[i] = x + clamped(r + i - 2, p.height) * s.line;
@@ -84,10 +82,17 @@ LV_CLONES void upsample_rows(const UpsampleBicubic2x<X, U>& p, const Planes& s, 
       for (int64_t lane = 0; lane < s.lanes; ++lane)
         add_noise(p, p.first + static_cast<uint32_t>(sample), 4 * ((plane + lane) * p.pixels() + r * p.width),
                   4 * p.width, s.lanes, out + lane);
-    if (p.u == nullptr) continue;
-    U* u = p.u + 4 * (sample * p.elements() + r * s.line * step) + plane;
-    for (int64_t k = 0; k < 4 * s.line; ++k) u[k * step] = p.input(out[k]);
   }
+}
+
+// The same rows of u.
+template <typename X, typename U>
+LV_CLONES void input_rows(const UpsampleBicubic2x<X, U>& p, const Planes& s, int64_t sample, int64_t plane,
+                          int64_t begin, int64_t end) {
+  const int64_t step = p.channels / s.lanes;  // from one element of u to the next of this plane
+  const X* y = p.y + 4 * (sample * p.elements() + plane * p.pixels() + begin * s.line);
+  U* u = p.u + 4 * (sample * p.elements() + begin * s.line * step) + plane;
+  for (int64_t k = 0; k < 4 * (end - begin) * s.line; ++k) u[k * step] = p.input(y[k]);
 }
 
 }  // namespace
@@ -98,8 +103,9 @@ void upsample_bicubic2x_cpu(const UpsampleBicubic2x<X, U>& p, int threads) {
   const int64_t step = std::max<int64_t>(1, kChunk / (4 * s.line)), pieces = (p.height + step - 1) / step;
   parallel_for(p.samples * s.count * pieces, 4 * p.samples * p.elements(), threads, [&](int64_t i) {
     std::vector<X> buffer(2 * s.padded());
-    const int64_t begin = i % pieces * step, plane = i / pieces;
-    upsample_rows(p, s, plane / s.count, plane % s.count, begin, std::min(begin + step, p.height), buffer.data());
+    const int64_t begin = i % pieces * step, end = std::min(begin + step, p.height), plane = i / pieces;
+    upsample_rows<X>(p, s, plane / s.count, plane % s.count, begin, end, buffer.data());
+    if (p.u != nullptr) input_rows(p, s, plane / s.count, plane % s.count, begin, end);
   });
 }
 
