@@ -16,7 +16,7 @@ import torch
 from . import ops
 
 LANGEVIN, INIT, INPAINT, DSM, SSM, CLD_X, CLD_V, LABELS, DEQUANTISE, FLIP, ORDER, RENOISE, GLYPHS, DATA = range(14)
-RESAMPLE = 14
+RESAMPLE, MEASURE = 14, 15
 
 __all__ = ["words", "uniform", "normal"]
 

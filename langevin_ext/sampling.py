@@ -10,11 +10,12 @@ from tqdm import tqdm
 
 from .samplers import inputs
 from .samplers.job import Job, Plan, prepare
-from .samplers.loop import Inpainting, run_stage, set_known
+from .samplers.loop import Evaluation, Inpainting, run_stage, set_known
 from .samplers.monitor import Monitor, kept_rows
 from .samplers.record import Checkpoint, Record, fingerprint, new_record
 from .samplers.report import info_of, settings_of
-from .samplers.table import Upsample
+from .samplers.starts import start as start_at
+from .samplers.table import Change, Upsample
 from .samplers.upsampling import upsampled
 
 __all__ = ["sample", "plan", "Plan"]
@@ -33,7 +34,8 @@ def sample(
     step_lr=None,
     n_steps_each=100,
     denoise=True,
-    init="uniform",
+    init=None,
+    data=None,
     known=None,
     mask=None,
     upsample="bicubic",
@@ -72,7 +74,10 @@ def sample(
         step_lr: the same as the released code states it, eps = 2 step_lr.
         n_steps_each: steps per level. Of sigmas, eps, step_lr and this a list gives each model its own.
         denoise: make the last line's update with the last model that runs, on the unknown pixels if some are known.
-        init: "uniform" on (0, 1), "normal", or a tensor (n, C, H, W) for the first model that runs.
+        init: "uniform" on (0, 1), "normal", "zeros", "data", or a tensor (n, C, H, W) for the first model that runs; by
+            default what the scheme starts from, uniform for Langevin dynamics.
+        data: with init="data" the images to start from, drawn with replacement: a dataset or a tensor (N, C, H, W).
+            If the model was trained on just these, a warning recommends fresh ones (arXiv:2603.11319).
         known, mask: known pixels and where they are, (C, H, W), (1, H, W) or (n, C, H, W), mask bool or 0 and 1. Known
             pixels end as known + sigma_L z; torch.where(mask, known, x) pastes them without the noise. At a lower
             resolution a pixel is the mean of its block, and known where the whole block is.
@@ -117,6 +122,7 @@ def sample(
         n_steps_each=n_steps_each,
         denoise=denoise,
         init=init,
+        data=data,
         known=known,
         mask=mask,
         upsample=upsample,
@@ -170,7 +176,7 @@ def run_batch(job: Job, record: Record, monitor: Monitor, file: Checkpoint) -> N
     high = min(low + job.plan.batch_size, job.plan.n)
     if record.state is None:
         shape = job.plan.shapes[job.plan.stages[0].model]
-        x = inputs.start(job.init, low, high, shape, seed=job.seed, first=job.first, device=job.device, dtype=job.dtype)
+        x = start_at(job.init, low, high, shape, seed=job.seed, first=job.first, device=job.device, dtype=job.dtype)
     else:
         x = record.state.to(job.device, copy=True)
     skip, start = record.stage, record.row
@@ -179,8 +185,11 @@ def run_batch(job: Job, record: Record, monitor: Monitor, file: Checkpoint) -> N
             x = _upsample(job, stage, x, low)
             monitor.upsampled(number, low, x)
             continue
+        if isinstance(stage, Change):
+            x = _changed(job, stage, x, low, monitor)
+            continue
         arguments = {
-            "score": job.scores[stage.model],
+            "score": monitor.counting(stage),
             "seed": job.seed,
             "first": job.first + low,
             "start": start,
@@ -194,6 +203,15 @@ def run_batch(job: Job, record: Record, monitor: Monitor, file: Checkpoint) -> N
     monitor.lap()
     if file.is_due or record.batch == job.plan.batches:
         file.save(record)
+
+
+def _changed(job, stage, x, low, monitor):
+    """The state of the batch from sample `low` on that a `Change` makes of x."""
+    score = Evaluation(monitor.counting(stage))
+    y = stage.apply(x, score, seed=job.seed, first=job.first + low)
+    if not torch.isfinite(y).all():
+        raise FloatingPointError(f"sample: the state is not finite after the stage {str(stage)!r}; try smaller steps")
+    return y
 
 
 def _upsample(job, stage, x, low):
@@ -226,20 +244,22 @@ def _measure(job) -> dict[str, float]:
     seconds: dict[str, float] = {}
     with torch.inference_mode(), inputs.evaluation_mode([*job.models, job.upsample]):
         for stage in job.plan.stages:
-            model = stage.model - isinstance(stage, Upsample)
-            shape = (job.plan.batch_size, *job.plan.shapes[model])
+            upsampling = isinstance(stage, Upsample)
+            shape = job.plan.shapes[stage.model - 1] if upsampling else job.state_shape(stage)
+            shape = (job.plan.batch_size, *shape)
             x = torch.full(shape, 0.5, dtype=job.dtype, device=job.device)
             if isinstance(stage, Upsample):
                 name, run = f"upsample {job.plan.sizes[stage.model]}", functools.partial(_upsample, job, stage, x, 0)
-            elif stage.rows:
-                part = {"seed": job.seed, "first": job.first, "start": 0, "stop": 1}
+            elif scored := [i for i, row in enumerate(stage.rows) if row.evaluations]:
+                part = {"seed": job.seed, "first": job.first, "start": scored[0], "stop": scored[0] + 1}
                 part["inpainting"] = _inpainting(job, stage, 0, len(x))
                 name = job.plan.sizes[stage.model]
-                run = functools.partial(run_stage, stage, job.scores[stage.model], x, **part)
+                run = functools.partial(run_stage, stage, job.score(stage), x, **part)
             else:
                 continue
             run().sum().item()
-            seconds[name] = statistics.median(_seconds(run) for _ in range(3))
+            each = 1 if upsampling else stage.rows[scored[0]].evaluations
+            seconds[name] = statistics.median(_seconds(run) for _ in range(3)) / each
     return seconds
 
 

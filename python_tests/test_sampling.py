@@ -252,7 +252,7 @@ def test_a_diverging_score_is_diagnosed():
     [
         (
             {"scheme": "LRS"},
-            r"must be langevin, annealed \(= HRS\) or HRS-j with j from 1 to 10 for one model, got 'LRS'",
+            r"must be langevin, annealed \(= HRS\), consistent, .* or HRS-j with j from 1 to 10 for one model, got 'LRS'",
         ),
         ({"scheme": 3}, "scheme must be langevin, annealed"),
         ({"eta": 1.0}, "scheme 'annealed' has the options sigma_ref, inpaint_order, got 'eta'"),
@@ -270,7 +270,10 @@ def test_a_diverging_score_is_diagnosed():
         ({"eps": 4e-4}, r"annealed: argument eps must be below 4 sigma\^2 = 0.0004"),
         ({"scheme": "langevin", "eps": 1.5, "level": 1}, r"langevin: .*below 4 sigma\^2 = 1.43"),
         ({"sigmas": [0.1, 0.2]}, "argument sigmas: must be strictly decreasing"),
-        ({"init": "zeros"}, "init must be 'uniform', 'normal' or a tensor, got 'zeros'"),
+        ({"init": "ones"}, "init must be one of 'uniform', 'normal', 'zeros', 'data' or a tensor, got 'ones'"),
+        ({"init": "data"}, "init='data' needs the argument data"),
+        ({"data": torch.zeros(5, 2, 4, 3)}, "data is the start of init='data', got init='uniform'; give both"),
+        ({"init": "data", "data": torch.zeros(5, 2, 4, 4)}, r"data must be images of shape \(2, 4, 3\), got \(2, 4, 4\)"),
         ({"init": torch.zeros(2, 2, 4, 3)}, r"init must have shape \(16, 2, 4, 3\), got \(2, 2, 4, 3\)"),
         ({"init": torch.full((16, 2, 4, 3), torch.nan)}, "init must be finite"),
         ({"snapshot": "all", "return_info": True}, "snapshot must be 'levels' or a positive integer, got 'all'"),
@@ -279,7 +282,15 @@ def test_a_diverging_score_is_diagnosed():
         ({"precision": "fp8"}, "precision must be one of auto, fp32, got 'fp8'"),
         ({"dtype": torch.float16}, "dtype must be torch.float32 or torch.float64"),
         ({"dtype": torch.float64, "device": "meta"}, "dtype must be torch.float32 on meta, torch.float64 is for the"),
-        ({"init": np.zeros((16, 2, 4, 3))}, "init must be 'uniform', 'normal' or a tensor, got ndarray"),
+        ({"init": np.zeros((2, 2, 4, 3))}, r"init must have shape \(16, 2, 4, 3\), got \(2, 2, 4, 3\)"),
+        ({"init": [0.0]}, "or a tensor, got list"),
+        ({"scheme": "consistent", "eps": 1e-5}, "scheme 'consistent' does not take the argument eps; leave it out"),
+        ({"scheme": "consistent", "step_lr": 1e-5}, "scheme 'consistent' does not take the argument step_lr"),
+        (
+            {"scheme": "ou-reverse", "known": torch.zeros(2, 4, 3), "mask": torch.ones(2, 4, 3)},
+            "scheme 'ou-reverse' does not take known pixels",
+        ),
+        ({"scheme": "sms", "sigma": 1.0}, "scheme 'sms' needs the option m"),
         (
             {"known": torch.zeros(2, 4, 3), "mask": torch.ones(2, 4, 3), "n_steps_each": 0},
             "n_steps_each must be at least 1 with known pixel",

@@ -6,7 +6,6 @@ import operator
 import torch
 from torch.nn import functional
 
-from .. import noise
 from ..schedules import check_sigmas, resolve_eps
 
 
@@ -62,16 +61,28 @@ def ladders_of(models, sigmas) -> tuple[list, list]:
     return [score for score, _ in pairs], [ladder for _, ladder in pairs]
 
 
-def models_of(model) -> list:
-    """One model or a list of them, as a list, after checking what each offers."""
+def level_counts(model) -> list[int]:
+    """Number of noise levels of a model or of each of a list, 0 for what has none."""
+    models = list(model) if isinstance(model, list | tuple) else [model]
+    return [len(one.sigmas) if hasattr(one, "sigmas") else 0 for one in models]
+
+
+def models_of(model, velocity=False) -> list:
+    """One model or a list of them, as a list, after checking what each offers.
+
+    Args:
+        velocity: whether they are models of critically-damped dynamics, model(u, t).
+    """
     models = list(model) if isinstance(model, list | tuple) else [model]
     if not models:
         raise ValueError("sample: argument model must be a model or a list of them, got an empty list")
+    attribute, call = ("process", "model(u, t)") if velocity else ("sigmas", "model(x, level)")
     for one in models:
-        if not callable(one) or not hasattr(one, "sigmas") or not hasattr(one, "shape"):
+        if not callable(one) or not hasattr(one, attribute) or not hasattr(one, "shape"):
+            hint = "" if velocity else " (wrap a plain function in ScoreFunction)"
             raise TypeError(
-                "sample: argument model must be callable as model(x, level) and have the attributes sigmas "
-                f"and shape (wrap a plain function in ScoreFunction), got {type(one).__name__}"
+                f"sample: argument model must be callable as {call} and have the attributes {attribute} "
+                f"and shape{hint}, got {type(one).__name__}"
             )
         if len(tuple(one.shape)) != 3:
             raise ValueError(f"sample: argument model must have shape (C, H, W), got {tuple(one.shape)}")
@@ -103,7 +114,7 @@ def device_of(models, device=None) -> torch.device:
             f"sample: argument model must be on one device with all its parts, got {found[0]}, {others[0]}"
         )
     if device is None:
-        return found[0] if found else torch.as_tensor(models[0].sigmas).device
+        return found[0] if found else torch.as_tensor(getattr(models[0], "sigmas", 0)).device
     device = _known_device(device)
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", torch.cuda.current_device())
@@ -163,12 +174,13 @@ class Continuous:
         return self.model.at_sigma(x, self.sigmas[level].to(x.dtype))
 
 
-def ladder_of(model, sigmas=None) -> tuple:
+def ladder_of(model, sigmas=None, argument="argument sigmas") -> tuple:
     """The score and the noise levels to run.
 
     Args:
         model: a model with its own sigmas.
         sigmas: None for those; or others, which must be among them (to 1e-5, relative) unless the model has at_sigma.
+        argument: what a message calls them.
 
     Returns:
         score(x, level) with level an index into the ladder, and the ladder as a list of floats.
@@ -176,7 +188,7 @@ def ladder_of(model, sigmas=None) -> tuple:
     own = check_sigmas(model.sigmas, "sample: model.sigmas")
     if sigmas is None:
         return model, own
-    ladder = check_sigmas(sigmas, "sample: argument sigmas")
+    ladder = check_sigmas(sigmas, f"sample: {argument}")
     nearest = [min((abs(mine - sigma), i) for i, mine in enumerate(own))[1] for sigma in ladder]
     apart = [sigma for sigma, i in zip(ladder, nearest, strict=True) if abs(own[i] - sigma) > 1e-5 * sigma]
     if not apart:
@@ -184,7 +196,7 @@ def ladder_of(model, sigmas=None) -> tuple:
         return (model, own) if whole else (Relevelled(model, nearest), [own[i] for i in nearest])
     if not hasattr(model, "at_sigma"):
         raise ValueError(
-            "sample: argument sigmas must be levels of the model, which has no at_sigma; "
+            f"sample: {argument} must be levels of the model, which has no at_sigma; "
             f"got {apart[0]:g}, not one of {', '.join(f'{sigma:g}' for sigma in own)}"
         )
     return Continuous(model, ladder), ladder
@@ -235,26 +247,6 @@ def _image(name, value, n, shape):
             f"{(n, *shape)}, got {tuple(value.shape)}"
         )
     return value if value.dim() == 4 else value.expand(shape)
-
-
-def check_init(init, n, shape) -> None:
-    """Raises if `init` is not "uniform", "normal" or a finite tensor (n, C, H, W)."""
-    if torch.is_tensor(init):
-        if tuple(init.shape) != (n, *shape):
-            raise ValueError(f"sample: argument init must have shape {(n, *shape)}, got {tuple(init.shape)}")
-        if not torch.isfinite(init).all():
-            raise ValueError("sample: argument init must be finite")
-    elif not isinstance(init, str) or init not in ("uniform", "normal"):
-        got = repr(init) if isinstance(init, str) else type(init).__name__
-        raise ValueError(f"sample: argument init must be 'uniform', 'normal' or a tensor, got {got}")
-
-
-def start(init, low, high, shape, *, seed, first, device, dtype) -> torch.Tensor:
-    """The first state of samples low .. high-1: uniform on (0, 1), standard normal, or their part of a tensor."""
-    if torch.is_tensor(init):
-        return init[low:high].detach().to(device, dtype, copy=True).contiguous()
-    draw = noise.uniform if init == "uniform" else noise.normal
-    return draw((high - low, *shape), seed, first=first + low, stream=noise.INIT, device=device).to(dtype)
 
 
 @contextlib.contextmanager

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 import torch
 
 from ..schedules import step_lr_from_eps
-from . import build, inputs
-from .table import DENOISE, Run, Upsample, evaluations
+from . import build, find, inputs, takes
+from .starts import DataStart, start_of
+from .table import DENOISE, Change, Run, Upsample, evaluations
 from .upsampling import check_ladder_of_sizes, check_upsample, try_out
 
 BATCH_VALUES = {"cpu": 2**16}  # values of x in one batch, where the user names no batch size; elsewhere 2^18
@@ -22,7 +23,7 @@ class Plan:
     Attributes:
         scheme: its name, as it prints itself.
         n, batch_size, denoise: as resolved.
-        stages: `Run` with its rows, or `Upsample`.
+        stages: `Run` with its rows, `Upsample`, or a `Change` of the state.
         sigmas, shapes, eps, n_steps_each: of each model, coarsest first.
         evaluations: of the score per sample at each resolution, {"HxW": count}; a batch makes so many calls.
         output: index of the model that has the shape of the samples.
@@ -32,7 +33,7 @@ class Plan:
     scheme: str
     n: int
     batch_size: int
-    stages: list[Run | Upsample]
+    stages: list[Run | Upsample | Change]
     sigmas: list[list[float]]
     shapes: list[tuple[int, ...]]
     eps: list[float]
@@ -83,6 +84,10 @@ class Plan:
         size = self.sizes[stage.model]
         if isinstance(stage, Upsample):
             return f"upsample to {size}" + f", add noise of sigma {stage.sigma:g}" * (stage.sigma > 0)
+        if isinstance(stage, Change):
+            return str(stage)
+        if stage.note:
+            return f"{size}, {len(stage.rows)} updates, {stage.note}"
         levels = [f"{row.sigma:g}" for row in stage.level_ends]
         denoised = ", then denoised" * (bool(stage.rows) and stage.rows[-1].kind == DENOISE)
         eps, steps = self.eps[stage.model], self.n_steps_each[stage.model]
@@ -104,12 +109,23 @@ class Job:
     scores: list[Callable]
     seed: int
     first: int
-    init: str | torch.Tensor
+    init: str | torch.Tensor | DataStart
     pixels: list[tuple] | None  # known and mask at each resolution
     upsample: str | Callable
     device: torch.device
     dtype: torch.dtype
     options: dict = field(default_factory=dict)
+
+    def score(self, stage) -> Callable:
+        """The score that a stage's rows call, level an index into the stage's ladder."""
+        if stage.sigmas is None:
+            return self.scores[stage.model]
+        return inputs.ladder_of(self.models[stage.model], stage.sigmas, "the noise levels of the scheme")[0]
+
+    def state_shape(self, stage) -> tuple[int, ...]:
+        """(copies C, H, W) of the state after a stage."""
+        channels, height, width = self.plan.shapes[stage.model]
+        return stage.copies * channels, height, width
 
 
 def prepare(
@@ -125,7 +141,8 @@ def prepare(
     step_lr=None,
     n_steps_each=100,
     denoise=True,
-    init="uniform",
+    init=None,
+    data=None,
     known=None,
     mask=None,
     upsample="bicubic",
@@ -135,19 +152,21 @@ def prepare(
     **options,
 ) -> Job:
     """Checks the arguments of `sample` and lays the run out; raises ValueError or TypeError for what cannot run."""
-    models = inputs.models_of(model)
+    name, found, _ = find(scheme, inputs.level_counts(model))
+    models = inputs.models_of(model, found.velocity)
     n, seed, first = inputs.integer("n", n, 1), inputs.integer("seed", seed), inputs.integer("first", first)
     _check_words(n, seed, first)
     _check_choices(precision, dtype)
     check_upsample(upsample)
     shapes = [tuple(int(size) for size in one.shape) for one in models]
     check_ladder_of_sizes(shapes)
-    scores, ladders = inputs.ladders_of(models, sigmas)
+    scores, ladders = (models, [[]]) if found.velocity else inputs.ladders_of(models, sigmas)
     inpainting = known is not None or mask is not None
+    given = {"eps": eps, "step_lr": step_lr, "inpainting": inpainting or None}
+    _check_taken(name, found, given | ({"sigmas": sigmas} if found.velocity else {}))
     eps, steps = inputs.step_settings(eps, step_lr, n_steps_each, len(models), inpainting)
-    scheme, stages = build(
-        scheme, ladders, options, eps=eps, n_steps_each=steps, denoise=bool(denoise), inpainting=inpainting
-    )
+    common = {"eps": eps, "n_steps_each": steps, "denoise": bool(denoise), "inpainting": inpainting, "models": models}
+    scheme, stages = build(scheme, ladders, options, **common)
     output = stages[-1].model
     device = inputs.device_of(models, device)
     inputs.check_dtype(models, dtype, device)
@@ -155,7 +174,7 @@ def prepare(
     if batch_size is None:
         batch_size = max(1, BATCH_VALUES.get(device.type, 2**18) // math.prod(shapes[output]))
     batch_size = min(n, inputs.integer("batch_size", batch_size, 1))
-    inputs.check_init(init, n, shapes[stages[0].model])
+    init = start_of(found.init if init is None else init, data, n, shapes[stages[0].model], models)
     pixels = inputs.known_pixels(known, mask, n, shapes, output, device, dtype)
     plan = Plan(
         scheme,
@@ -170,7 +189,18 @@ def prepare(
         evaluations(stages, shapes),
         output,
     )
-    return Job(plan, models, scores, seed, first, init, pixels, upsample, device, dtype, options)
+    job = Job(plan, models, scores, seed, first, init, pixels, upsample, device, dtype, options)
+    for stage in stages:
+        job.score(stage)  # raises for levels that the model does not have
+    return job
+
+
+def _check_taken(name, scheme, given):
+    """Raises if an argument is given that the scheme has no use for."""
+    for argument, value in given.items():
+        if value is not None and not takes(scheme, "eps" if argument == "step_lr" else argument):
+            what = "known pixels" if argument == "inpainting" else f"the argument {argument}"
+            raise ValueError(f"sample: scheme {name!r} does not take {what}; leave it out")
 
 
 def _check_words(n, seed, first):

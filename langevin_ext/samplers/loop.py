@@ -15,15 +15,35 @@ class Inpainting(NamedTuple):
     mask: torch.Tensor  # bool (C, H, W) or (B, C, H, W), True where known
 
 
-def run_stage(stage, score, x, *, seed, first, start=0, stop=None, inpainting=None, after=None) -> torch.Tensor:
-    """Runs rows start .. stop-1 of a stage on one batch, in place.
+class Evaluation:
+    """score(x, level) for the rows of a stage: one level for the whole batch, and a check of what comes back."""
 
-        x <- x + score_coef score(x, level) + noise_coef z,     known pixels left as they are
+    def __init__(self, score):
+        self.score = score
+
+    def __call__(self, x, level) -> torch.Tensor:
+        """Args: x (B, ., H, W); level an int, or a float time, for which x is a position and a velocity."""
+        timed = isinstance(level, float)
+        levels = torch.full((len(x),), level, dtype=x.dtype if timed else torch.int64, device=x.device)
+        s = self.score(x, levels)
+        shape = (len(x), x.shape[1] // 2, *x.shape[2:]) if timed else tuple(x.shape)
+        if tuple(s.shape) != shape:
+            what = "of the velocity of x" if timed else "shaped like x"
+            raise ValueError(f"sample: the model must return a score {what}, {shape}, got {tuple(s.shape)}")
+        return s.to(x.dtype) if s.dtype != x.dtype and torch.float64 in (s.dtype, x.dtype) else s
+
+    def at_sigma(self, x, sigma) -> torch.Tensor:
+        """The score at a noise level that is not in the ladder, of a model that offers it."""
+        return self.score.at_sigma(x, sigma)
+
+
+def run_stage(stage, score, x, *, seed, first, start=0, stop=None, inpainting=None, after=None) -> torch.Tensor:
+    """Runs rows start .. stop-1 of a stage on one batch, in place; known pixels are left as they are.
 
     Args:
         stage: a `Run`.
-        score: called as score(x, level), level int64 (B,).
-        x: (B, C, H, W), the state.
+        score: called as score(x, level), level (B,).
+        x: (B, copies C, H, W), the state.
         seed, first: sample b draws the noise of (seed, first + b).
         start, stop: the rows to run, all by default.
         inpainting: `Inpainting`, or None.
@@ -32,20 +52,13 @@ def run_stage(stage, score, x, *, seed, first, start=0, stop=None, inpainting=No
     Returns:
         x.
     """
-    level = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+    evaluate = Evaluation(score)
     mask = None if inpainting is None else inpainting.mask
     for i in range(start, len(stage.rows) if stop is None else stop):
         row = stage.rows[i]
         if row.paste == BEFORE:
             set_known(x, row.sigma, row.paste_step, inpainting, seed, first)
-        s = score(x, level.fill_(row.level))
-        if s.shape != x.shape:
-            raise ValueError(
-                f"sample: the model must return a score shaped like x, {tuple(x.shape)}, got {tuple(s.shape)}"
-            )
-        if s.dtype != x.dtype and torch.float64 in (s.dtype, x.dtype):
-            s = s.to(x.dtype)
-        ops.langevin_step(x, s, row.score_coef, row.noise_coef, seed=seed, step=row.step, first=first, mask=mask)
+        s = row.update(x, evaluate, seed=seed, first=first, mask=mask)
         if row.paste == AFTER:
             set_known(x, row.sigma, row.paste_step, inpainting, seed, first)
         if after is not None:

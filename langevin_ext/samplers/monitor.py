@@ -44,6 +44,21 @@ def place_of(stages, number, i) -> dict:
     return {"stage": number, "level": row.level, "sigma": row.sigma, "step": row.step, "kind": row.kind}
 
 
+class Counting:
+    """A score that counts its calls in calls[size]."""
+
+    def __init__(self, score, continuous, calls, size):
+        self.score, self.continuous, self.calls, self.size = score, continuous, calls, size
+
+    def __call__(self, x, level):
+        self.calls[self.size] += 1
+        return self.score(x, level)
+
+    def at_sigma(self, x, sigma):
+        self.calls[self.size] += 1
+        return self.continuous(x, sigma)
+
+
 class Monitor:
     """The observer of one run; `watch` prepares it for a stage of a batch, `after` is the loop's hook."""
 
@@ -59,13 +74,16 @@ class Monitor:
         """Prepares for stage `number` of the batch that begins at sample `low`; `arguments` are the loop's."""
         self.number, self.batch, self.low, self.arguments = number, batch, low, arguments
         self.stage = self.job.plan.stages[number]
-        self.size = self.job.plan.sizes[self.stage.model]
         self.good, self.good_rows, self.pending = x.clone(), arguments["start"], {}
+
+    def counting(self, stage) -> "Counting":
+        """The score of a stage, which counts its calls."""
+        model, size = self.job.models[stage.model], self.job.plan.sizes[stage.model]
+        return Counting(self.job.score(stage), getattr(model, "at_sigma", None), self.calls, size)
 
     def after(self, i, x, score):
         row, place = self.stage.rows[i], (self.number, i)
         last = i == len(self.stage.rows) - 1
-        self.calls[self.size] += 1
         if place in self.levels:
             self.pending[self.levels[place]] = _statistics(row, x, score)
         if last or i + 1 - self.good_rows >= CHECK_EVERY:
@@ -86,7 +104,8 @@ class Monitor:
     def _show(self, place, x):
         """Keeps a snapshot if one is due here, and calls the user's function."""
         if place in self.snapshots:
-            self.record.snapshots[self.snapshots[place]][self.low : self.low + len(x)] = x.cpu()
+            kept = self.record.snapshots[self.snapshots[place]]  # without the copies that some states have
+            kept[self.low : self.low + len(x)] = x[:, : kept.shape[1]].cpu()
         if self.callback is not None:
             self.callback({"x": x, "first": self.job.first + self.low} | place_of(self.job.plan.stages, *place))
 
@@ -128,7 +147,7 @@ class Monitor:
         raise FloatingPointError(
             f"sample: the state is not finite after the update at level {row.level} (sigma {row.sigma:g}), "
             f"step {row.step}, in {len(samples)} of {len(bad)} samples of the batch (index {shown}); "
-            f"eps = {self.job.plan.eps[self.stage.model]:g} may be too large for this score"
+            f"{self.stage.note or f'eps = {self.job.plan.eps[self.stage.model]:g}'} may be too large for this score"
         )
 
 

@@ -42,12 +42,16 @@ class Scheme:
         return self.name
 
 
-def parse(name, levels) -> Scheme:
+PLAIN = ("langevin", "annealed (= HRS)")  # names without structure
+
+
+def parse(name, levels, plain=PLAIN) -> Scheme:
     """The segments that a name stands for.
 
     Args:
         name: as in the head of this file.
         levels: number of levels of each model, coarsest first.
+        plain: the schemes that have a name without structure, for the message.
 
     Raises:
         ValueError: the name is none for these models; the message says which are.
@@ -55,23 +59,23 @@ def parse(name, levels) -> Scheme:
     text = name.replace("\N{UPWARDS ARROW}", "up").replace("\N{MINUS SIGN}", "-") if isinstance(name, str) else ""
     scheme = _paper(text, levels) or _general(text, levels)
     if scheme is None:
-        raise ValueError(f"sample: argument scheme must be {allowed(levels)}, got {name!r}")
+        raise ValueError(f"sample: argument scheme must be {allowed(levels, plain)}, got {name!r}")
     return scheme
 
 
-def allowed(levels) -> str:
+def allowed(levels, plain) -> str:
     """The names that models with these numbers of levels understand, for a message."""
-    high = f"j from 1 to {levels[-1]}"
+    high, plain = f"j from 1 to {levels[-1]}", ", ".join(plain)
     if len(levels) == 1:
-        return f"langevin, annealed (= HRS) or HRS-j with {high} for one model"
+        return f"{plain} or HRS-j with {high} for one model"
     if len(levels) == 2:
         return (
-            "langevin, annealed (= HRS), HRS-j, LRS, LRS-i, LRS-up, LRS-i-up, LRS-up-HRS-j or LRS-i-up-HRS-j with "
+            f"{plain}, HRS-j, LRS, LRS-i, LRS-up, LRS-i-up, LRS-up-HRS-j or LRS-i-up-HRS-j with "
             f"i from 1 to {levels[0]} and {high}, or levels by resolution such as "
             f"R1[1:{levels[0]}]-up-R0[1:{levels[-1]}], for two models"
         )
     return (
-        f"langevin, annealed (= HRS), HRS-j with {high}, or levels by resolution such as "
+        f"{plain}, HRS-j with {high}, or levels by resolution such as "
         + "-up-".join(f"R{len(levels) - 1 - model}[1:{count}]" for model, count in enumerate(levels))
         + f" for {len(levels)} models"
     )

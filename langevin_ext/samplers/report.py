@@ -5,6 +5,7 @@ from torch import float64
 from .. import _native
 from .monitor import diagnostics, place_of
 from .record import fingerprint
+from .starts import DataStart
 from .table import Upsample
 
 
@@ -21,7 +22,7 @@ def settings_of(job, snapshot) -> dict:
         "eps": _one(job.plan.eps),
         "n_steps_each": _one(job.plan.n_steps_each),
         "denoise": job.plan.denoise,
-        "init": job.init if isinstance(job.init, str) else fingerprint(job.init),
+        "init": _start(job.init),
         "known": None,
         "mask": None,
         "options": job.options,
@@ -35,6 +36,13 @@ def settings_of(job, snapshot) -> dict:
     if any(isinstance(stage, Upsample) for stage in job.plan.stages):
         value["upsample"] = job.upsample if isinstance(job.upsample, str) else fingerprint(job.upsample)
     return value
+
+
+def _start(init) -> str:
+    """A name, or what identifies a tensor or data."""
+    if isinstance(init, DataStart):
+        return f"data {init.fingerprint}"
+    return init if isinstance(init, str) else fingerprint(init)
 
 
 def _one(values):

@@ -202,14 +202,15 @@ def load(path, device=None, ema=True, *, build=None) -> torch.nn.Module:
         build: config -> network, for classes of your own; `langevin_ext.models.build` by default.
 
     Returns:
-        The network in eval mode, weights in its own type whatever the file stores.
+        The network in eval mode, weights in its own type whatever the file stores; `data_fingerprint` is that of the
+        images it was trained on, where the file tells.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the name is unknown, the file is damaged or does not fit the network it names.
     """
     path = _locate(path, "load")
-    tensors, config, _, _ = read(path)
+    tensors, config, metadata, _ = read(path)
     kinds = [kind for kind in ("ema", "model") if any(key.startswith(kind + ".") for key in tensors)]
     if not ema and "model" not in kinds:
         raise ValueError(f"load: ema must be True for {path}, which holds averaged weights only, got False")
@@ -222,6 +223,7 @@ def load(path, device=None, ema=True, *, build=None) -> torch.nn.Module:
     model = build(config)
     check_fit(model, state, f"load: {path}")
     model.load_state_dict(state)
+    model.data_fingerprint = metadata.get("data") or metadata.get("settings", {}).get("data")
     return model.to(device).eval()
 
 
