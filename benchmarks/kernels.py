@@ -26,6 +26,15 @@ def torch_step(x, score):
     return x.add_(score, alpha=0.1).add_(torch.randn_like(x), alpha=0.4)
 
 
+def torch_cld_step(u, score):
+    """One merged step of SSCS in plain torch: torch's own noise, then both halves."""
+    x, v = u.chunk(2, dim=1)
+    z_x, z_v = torch.randn_like(x), torch.randn_like(v)
+    moved = 0.9 * x - 0.3 * v - 0.1 * score + 0.3 * z_x
+    v.mul_(0.4).add_(x, alpha=0.2).add_(score, alpha=0.7).add_(z_x, alpha=-0.2).add_(z_v, alpha=0.5)
+    return x.copy_(moved)
+
+
 def torch_perturb(x, sigma):
     return x + sigma[:, None, None, None] * torch.randn_like(x)
 
@@ -63,6 +72,7 @@ def cases(args):
     dsm = {"torch": lambda: torch_dsm(score, sigma, z), "fused": lambda: fused_dsm(score, sigma)}
     rows = {
         "langevin_step": (3 * x.numel(), step, same_step),
+        "cld_step": (5 * x.numel(), *cld_step(random(args.batch, 6, args.size, args.size), score)),
         "perturb": (2 * x.numel(), perturb, same_perturb),
         "dsm_loss+gradient": (2 * x.numel(), dsm, list(dsm.values())),
     }
@@ -78,6 +88,13 @@ def cases(args):
         }
         rows[f"instance_norm_plus+ELU {name}"] = (2 * h.numel(), norm, list(norm.values()))
     return rows
+
+
+def cld_step(u, score):
+    """The calls of a merged step of SSCS, and two that agree."""
+    step = (0.9, -0.3, 0.2, 0.4), (-0.1, 0.7), (0.3, -0.2, 0.5)
+    same = [lambda op=op: op(u.clone(), score, *step, **DRAW) for op in (ops.cld_step, reference.cld_step)]
+    return {"torch": lambda: torch_cld_step(u, score), "fused": lambda: ops.cld_step(u, score, *step, **DRAW)}, same
 
 
 def torch_upsample(x, sigma):

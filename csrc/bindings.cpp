@@ -65,6 +65,7 @@ PYBIND11_MODULE(LV_MODULE_NAME, m) {
   m.def("init", &lv::init_exchange_api, "Takes the DLPack exchange table of torch.Tensor.");
   m.def("build_info", &lv::build_info);
   m.def("why_no_cuda", &lv::why_no_cuda);
+  m.def("cld_step", &lv::cld_step);
   m.def("dsm_loss", &lv::dsm_loss);
   m.def("instance_norm_plus", &lv::instance_norm_plus);
   m.def("instance_norm_plus_backward", &lv::instance_norm_plus_backward);

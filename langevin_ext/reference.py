@@ -28,6 +28,7 @@ COS = [float.fromhex(c) for c in ("0x1.55554ap-5", "-0x1.6c0c1ap-10", "0x1.99e0e
 LN2 = float.fromhex("0x1.62e43p-1")
 TURN = float.fromhex("0x1.921fb6p-30")  # 2 pi 2^-32 in float32
 MASK32 = 0xFFFFFFFF
+CLD_STREAMS = 5, 6  # noise.CLD_X and noise.CLD_V
 
 
 def philox_words(shape, *, seed, step=0, first=0, stream=0, device=None) -> torch.Tensor:
@@ -183,6 +184,21 @@ def langevin_step(x, score, score_coef, noise_coef, *, seed, step, first=0, stre
     z = _noise_like(x, seed, step, first, stream)
     moved = x + score_coef * score.to(x.dtype) + noise_coef * z
     return x.copy_(moved if mask is None else torch.where(mask, x, moved))
+
+
+def cld_step(u, score, a, b, noise, *, seed, step, first=0) -> torch.Tensor:
+    """(x, v) <- A (x, v) + b s + N (z_x, z_v) in place; see `langevin_ext.ops.cld_step`."""
+    x, v = u.chunk(2, dim=1)
+    noise_xx, noise_vx, noise_vv = noise
+    dx, dv = (a[0] - 1) * x + a[1] * v, a[2] * x + (a[3] - 1) * v
+    if score is not None:
+        dx, dv = dx + b[0] * score, dv + b[1] * score
+    if noise_xx or noise_vx:
+        z_x = _noise_like(x, seed, step, first, CLD_STREAMS[0])
+        dx, dv = dx + noise_xx * z_x, dv + noise_vx * z_x
+    if noise_vv:
+        dv = dv + noise_vv * _noise_like(v, seed, step, first, CLD_STREAMS[1])
+    return u.copy_(torch.cat([x + dx, v + dv], dim=1))
 
 
 def perturb(x, sigma, *, seed, step, first=0, stream=3) -> torch.Tensor:

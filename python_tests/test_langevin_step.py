@@ -215,6 +215,7 @@ X = torch.zeros(2, 3)
         ((X, X, float("nan"), B), ValueError, "score_coef and noise_coef must be finite .*, got nan and 0.2"),
         ((X, X, A, -B), ValueError, "score_coef and noise_coef must be finite and noise_coef >= 0, got 0.02 and -0.2"),
         ((torch.zeros(2, 3, requires_grad=True), X, A, B), ValueError, "x must not require grad, .*"),
+        ((X, torch.zeros(2, 3, requires_grad=True), A, B), ValueError, "score must not require grad, .*"),
     ],
 )
 def test_mistakes_are_named(args, error, message):

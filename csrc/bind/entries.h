@@ -6,6 +6,10 @@
 
 namespace lv {
 
+void cld_step(const TensorView& u, const OptionalTensor& score, double a_xx, double a_xv, double a_vx, double a_vv,
+              double b_x, double b_v, double noise_xx, double noise_vx, double noise_vv, int64_t seed, uint32_t step,
+              uint32_t first, uint32_t stream_x, uint32_t stream_v, int threads);
+
 void dsm_loss(const TensorView& score, const TensorView& sigma, const OptionalTensor& weight, const TensorView& loss,
               const OptionalTensor& grad, const TensorView& partials, int64_t seed, uint32_t step, uint32_t first,
               uint32_t stream, int threads);

@@ -5,6 +5,7 @@ inference mode alike. Randomness is always a function of (seed, stream, step, fi
 `langevin_ext.noise`.
 """
 
+from .cld_step import cld_step
 from .dsm_loss import dsm_loss
 from .instance_norm_plus import instance_norm_plus
 from .langevin_step import langevin_step
@@ -13,6 +14,7 @@ from .philox import philox_normal, philox_words
 from .upsample_bicubic2x import upsample_bicubic2x
 
 __all__ = [
+    "cld_step",
     "dsm_loss",
     "instance_norm_plus",
     "langevin_step",

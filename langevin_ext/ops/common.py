@@ -50,6 +50,14 @@ def written(tensor):
         torch.autograd.graph.increment_version(tensor)
 
 
+def write_back(tensor, target):
+    """Ends an op in place: `target`, which a kernel wrote into, is `tensor` itself or a dense copy of it."""
+    if target is tensor:
+        written(tensor)
+    else:
+        tensor.copy_(target)
+
+
 def check_tensor(name, label, tensor, dtypes):
     if not isinstance(tensor, torch.Tensor):
         raise TypeError(f"{name}: {label} must be a tensor, got {type(tensor).__name__}")
@@ -66,6 +74,12 @@ def check_like(name, label, tensor, x_label, x, shape=None):
         )
     if tensor.device != x.device:
         raise ValueError(f"{name}: {label} must be on {x_label}'s device {x.device}, got {tensor.device}")
+
+
+def check_no_gradient(name, label, tensor):
+    """For ops in place, which have no derivative."""
+    if tensor.requires_grad and torch.is_grad_enabled():
+        raise ValueError(f"{name}: {label} must not require grad, the step is in place; call it under torch.no_grad()")
 
 
 def check_batch(name, label, x):

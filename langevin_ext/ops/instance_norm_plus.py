@@ -1,6 +1,7 @@
 """Conditional instance normalisation++, with the sum before it and the ELU behind it in the same pass."""
 
 import math
+from itertools import compress
 
 import torch
 
@@ -105,17 +106,16 @@ def _backward(grad_y, grad_sum, x, weight, level, stats, paper, eps, elu, need_x
 def _plain_backward(grad_y, grad_sum, x, weight, level, paper, eps, elu):
     """The formulas of csrc/instance_norm_plus.h in plain torch, which can be differentiated in turn."""
     channels, pixels = x.shape[1], x.shape[2] * x.shape[3]
-    kind = weight.dtype
+    dtype, x, g = x.dtype, x.to(weight.dtype), grad_y.to(weight.dtype)
     level = torch.zeros(len(x), dtype=torch.int64, device=x.device) if level is None else level
     gamma, alpha, *beta = weight[level][:, :, None, None].split(channels, dim=1)
-    centred = x.to(kind) - x.to(kind).mean(dim=(2, 3), keepdim=True)
+    mu = x.mean(dim=(2, 3), keepdim=True)
+    centred = x - mu
     r = torch.rsqrt(centred.square().mean(dim=(2, 3), keepdim=True) + eps)
     xhat = centred * r
-    mu = x.to(kind).mean(dim=(2, 3), keepdim=True)
     mu = mu - mu.mean(dim=1, keepdim=True)
     q = torch.rsqrt(mu.square().sum(dim=1, keepdim=True) / max(channels - 1, 1) + eps)
     muhat = mu * q
-    g = grad_y.to(kind)
     if elu:
         y = gamma * xhat + (alpha if paper else gamma * alpha) * muhat + (beta[0] if beta else 0)
         g = g * torch.where(y > 0, 1, y.clamp(max=0).exp())
@@ -128,7 +128,7 @@ def _plain_backward(grad_y, grad_sum, x, weight, level, paper, eps, elu):
     grad_x = grad_x if grad_sum is None else grad_x + grad_sum
     rows = (s2, muhat * s1) if paper else (s2 + alpha * muhat * s1, gamma * muhat * s1)
     rows = torch.cat([*rows, s1][: 2 + len(beta)], dim=1).flatten(1)
-    return grad_x.to(x.dtype), torch.zeros_like(weight).index_add(0, level, rows)
+    return grad_x.to(dtype), torch.zeros_like(weight).index_add(0, level, rows)
 
 
 def _backward_fake(grad_y, grad_sum, x, weight, level, stats, paper, eps, elu, need_x, need_weight):
@@ -152,9 +152,7 @@ def _autograd(ctx, grad_y, grad_sum, _):
     need_x, need_weight = any(ctx.needs_input_grad[:2]), ctx.needs_input_grad[2]
     grad_sum = grad_sum if ctx.with_residual else None
     grad_x, grad_weight = grad_sum, None
-    if grad_y is not None and torch.is_grad_enabled():  # create_graph: the kernels' gradient has no derivative
-        grad_x, grad_weight = _plain_backward(grad_y, grad_sum, x, weight, level, *ctx.options)
-    elif grad_y is not None:
+    if grad_y is not None:
         grad_x, grad_weight = _backward_op(grad_y, grad_sum, x, weight, level, stats, *ctx.options, need_x, need_weight)
     return (
         grad_x if ctx.needs_input_grad[0] else None,
@@ -165,6 +163,38 @@ def _autograd(ctx, grad_y, grad_sum, _):
         None,
         None,
     )
+
+
+def _second_setup_context(ctx, inputs, output):
+    grad_y, grad_sum, x, weight, level, _, *ctx.options = inputs
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(grad_y, grad_sum, x, weight, level)
+
+
+def _second_autograd(ctx, *pulls):
+    """The derivative of the gradient, from that of its formulas in plain torch; differentiable again."""
+    *saved, level = ctx.saved_tensors
+    *options, need_x, need_weight = ctx.options
+    create_graph, needed = torch.is_grad_enabled(), ctx.needs_input_grad[: len(saved)]
+    with torch.enable_grad():
+        inputs = [t if t is None else t.view_as(t) for t in saved]  # a graph that ends here, connected to the one above
+        grads = _plain_backward(*inputs, level, *options)
+    pulled = [
+        need and pull is not None and grad.requires_grad
+        for need, pull, grad in zip((need_x, need_weight), pulls, grads, strict=True)
+    ]
+    if not any(pulled):
+        return (None,) * len(ctx.needs_input_grad)
+    found = iter(
+        torch.autograd.grad(
+            list(compress(grads, pulled)),
+            list(compress(inputs, needed)),
+            list(compress(pulls, pulled)),
+            create_graph=create_graph,
+            allow_unused=True,
+        )
+    )
+    return *(next(found) if n else None for n in needed), *[None] * (len(ctx.needs_input_grad) - len(needed))
 
 
 _forward_op = define(
@@ -178,6 +208,8 @@ _backward_op = define(
     "Tensor stats, bool paper, float eps, bool elu, bool need_x, bool need_weight) -> (Tensor, Tensor)",
     _backward,
     _backward_fake,
+    backward=_second_autograd,
+    setup_context=_second_setup_context,
 )
 torch.library.register_autograd("langevin_ext::instance_norm_plus", _autograd, setup_context=_setup_context)
 
@@ -198,8 +230,8 @@ def instance_norm_plus(x, weight, level=None, *, form="official", eps=1e-5, elu=
     term is 0. One pixel has no variance: x - mu is 0. A sample's result depends on neither the rest of the batch nor
     the number of threads.
 
-    Differentiable in x, weight and residual. Under create_graph the gradient is computed in plain torch, so that it
-    can be differentiated again; that is slower.
+    Differentiable in x, weight and residual, any number of times. The first derivative is a kernel's, with create_graph
+    too; those after it run in plain torch, which is slower and needs more memory while it runs.
 
     Args:
         x: (samples, C, H, W) float32, bfloat16 or float16, or float64 (on a GPU in plain torch); contiguous and

@@ -6,7 +6,18 @@ import torch
 
 from .. import _native, reference
 from ..reference import check_counter
-from .common import STATE, check_batch, check_like, check_tensor, define, dense, signed, unsigned, written
+from .common import (
+    STATE,
+    check_batch,
+    check_like,
+    check_no_gradient,
+    check_tensor,
+    define,
+    dense,
+    signed,
+    unsigned,
+    write_back,
+)
 
 
 def _langevin_step(x, score, mask, score_coef, noise_coef, seed, step, first, stream):
@@ -29,10 +40,7 @@ def _langevin_step(x, score, mask, score_coef, noise_coef, seed, step, first, st
         stream,
         torch.get_num_threads(),
     )
-    if target is x:
-        written(x)
-    else:
-        x.copy_(target)
+    write_back(x, target)
 
 
 _langevin_step_op = define(
@@ -79,8 +87,8 @@ def langevin_step(x, score, score_coef, noise_coef, *, seed, step, first=0, stre
         raise ValueError(
             f"{name}: score_coef and noise_coef must be finite and noise_coef >= 0, got {score_coef} and {noise_coef}"
         )
-    if x.requires_grad and torch.is_grad_enabled():
-        raise ValueError(f"{name}: x must not require grad, it is changed in place; call it under torch.no_grad()")
+    check_no_gradient(name, "x", x)
+    check_no_gradient(name, "score", score)
     check_counter(name, seed, step, first, stream, x.shape)
     _langevin_step_op(x, score, mask, float(score_coef), float(noise_coef), signed(seed), step, first, stream)
     return x

@@ -30,6 +30,16 @@ ALL = {
         ),
         {"shape": (3, 2, 513), "mask": "batch"},
     ],
+    "cld_step": [
+        *product(shape=[*SHAPES, ONE_BEYOND, (5, 4)], score_layout=["contiguous", None]),
+        *product(
+            shape=[(3, 3, 8, 8), (2, 3, 5, 7)],
+            layout=LAYOUTS,
+            score_layout=[*LAYOUTS, None],
+            noise=[(0.3, -0.2, 0.5), (0.0, 0.0, 0.5)],
+        ),
+        *product(shape=[(3, 3, 8, 8)], noise=[(0.0, 0.0, 0.0), (0.3, 0.0, 0.0), (0.0, 0.3, 0.0)]),
+    ],
     "perturb": product(shape=[*SHAPES, ONE_BEYOND], dtype=[F32, BF16, F16], layout=LAYOUTS),
     "dsm_loss": [
         *product(shape=[*SHAPES, ONE_BEYOND], dtype=[F32, BF16, F16], layout=LAYOUTS),
@@ -75,6 +85,15 @@ FEW = {
         {"shape": (3, 3, 5, 7), "x_layout": "channels_last"},
         {"shape": (3, 3, 8, 8), "mask": "batch"},
         {"shape": (3, 3, 8, 8), "mask": "image", "score_layout": "channels_last", "dtype": BF16},
+    ],
+    "cld_step": [
+        {"shape": ONE_BEYOND},
+        {"shape": (3, 3, 8, 8)},
+        {"shape": (3, 3, 8, 8), "score_layout": None, "noise": (0.0, 0.0, 0.5)},
+        {"shape": (3, 3, 8, 8), "layout": "unaligned"},
+        {"shape": (3, 3, 8, 8), "score_layout": "unaligned"},
+        {"shape": (3, 3, 5, 7), "layout": "channels_last"},
+        {"shape": (3, 3, 8, 8), "score_layout": "channels_last", "noise": (0.0, 0.3, 0.0)},
     ],
     "perturb": [
         {"shape": ONE_BEYOND},

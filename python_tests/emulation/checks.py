@@ -42,6 +42,18 @@ def check_langevin_step(emulation, shape, dtype=F32, x_layout="contiguous", scor
     assert same_bits(result, step()[0])
 
 
+def check_cld_step(emulation, shape, layout="contiguous", score_layout="contiguous", noise=(0.3, -0.2, 0.5)):
+    score = None if score_layout is None else tensor(shape, score_layout, seed=1)
+    b = (0.0, 0.0) if score is None else (-0.1, 0.7)
+
+    def step():
+        u = tensor((shape[0], 2 * shape[1], *shape[2:]), layout)
+        return [ops.cld_step(u, score, (0.9, -0.3, 0.2, 1.4), b, noise, seed=SEED, step=7, first=5)]
+
+    (result,) = emulation.run(step)
+    assert same_bits(result, step()[0])
+
+
 def check_perturb(emulation, shape, dtype=F32, layout="contiguous"):
     x, sigma = tensor(shape, layout, dtype), tensor(shape[:1], seed=1).abs() + 0.1
     (result,) = emulation.run(lambda: [ops.perturb(x, sigma, **where())])
