@@ -1,6 +1,7 @@
 """What every scheme promises: it makes the evaluations of its plan, and its samples depend on neither batches nor
 interruptions. Laws are in the tests of the families."""
 
+import numpy as np
 import pytest
 import torch
 from sampling_helpers import Counting
@@ -9,6 +10,7 @@ from langevin_ext import _files, data, scores
 from langevin_ext.samplers import SCHEMES, record
 from langevin_ext.sampling import plan, sample
 from langevin_ext.scores import GaussianMixture
+from langevin_ext.scores.critical import CriticalMixture
 
 MEANS = torch.tensor([[0.2, 0.7, 0.5, 0.1], [0.8, 0.3, 0.4, 0.9]]).reshape(2, 1, 2, 2)
 MODEL = GaussianMixture(MEANS, [0.3, 0.7], 0.01)
@@ -22,6 +24,9 @@ OPTIONS = {
     "sms": {"n_steps_each": 4, "sigma": 0.4, "m": 3},
     "ou-reverse": {"T": 1.2, "gamma": 0.1},
     "probability-flow": {"n_steps": 6},
+    "cld-em": {"n_evals": 12},
+    "cld-sscs": {"n_evals": 12},
+    "cld-ode": {"n_evals": 29},
 }
 COUNTS = {
     "langevin": 13,
@@ -33,39 +38,50 @@ COUNTS = {
     "sms": 3 * 4 + 2 + 1,
     "ou-reverse": 12,
     "probability-flow": 4 * 6 + 1,
+    "cld-em": 12,
+    "cld-sscs": 12,
+    "cld-ode": 29,
 }
+VELOCITY = CriticalMixture(2 * MEANS - 1, [0.3, 0.7], 0.01)
+
+
+def model_of(scheme):
+    return VELOCITY if SCHEMES[scheme].velocity else MODEL
 
 
 class Continuous(Counting):
-    """Counts the evaluations at any noise level, too."""
+    """Counts the evaluations at any noise level or time, too."""
+
+    def __init__(self, model):
+        self.model, self.shape, self._calls = model, model.shape, 0
+        name = "process" if model is VELOCITY else "sigmas"
+        setattr(self, name, getattr(model, name))
 
     def at_sigma(self, x, sigma):
         self._calls += 1
         return self.model.at_sigma(x, sigma)
 
 
-def run(scheme, n=5, model=MODEL, **more):
-    return sample(model, scheme, n, seed=3, progress=False, **(OPTIONS[scheme] | more))
-
-
-def settings(scheme):
-    return {"model": MODEL, "scheme": scheme, "n": 5, "seed": 3, "progress": False, **OPTIONS[scheme]}
+def run(scheme, n=5, model=None, **more):
+    model = model_of(scheme) if model is None else model
+    return sample(model, scheme, n, progress=False, **({"seed": 3} | OPTIONS[scheme] | more))
 
 
 def test_all_schemes_are_tested():
-    assert {name for name, scheme in SCHEMES.items() if not scheme.velocity} == set(OPTIONS)
+    assert set(SCHEMES) == set(OPTIONS)
 
 
 @pytest.mark.parametrize("scheme", OPTIONS)
 def test_evaluations_are_those_of_the_plan(scheme):
-    model = Continuous(MODEL)
+    model = Continuous(model_of(scheme))
     x, info = run(scheme, model=model, batch_size=2, return_info=True)
-    laid_out = plan(MODEL, scheme, 5, batch_size=2, **OPTIONS[scheme])
+    assert model.calls == 3 * COUNTS[scheme]  # three batches
+    laid_out = plan(model, scheme, 5, batch_size=2, **OPTIONS[scheme])
     assert laid_out.evaluations == info["evaluations"] == {"2x2": COUNTS[scheme]}
-    assert model.calls == info["calls"]["2x2"] == 3 * COUNTS[scheme]  # three batches
+    assert info["calls"]["2x2"] == 3 * COUNTS[scheme]
     assert x.shape == (5, 1, 2, 2) and x.isfinite().all()
     assert str(laid_out).startswith(f"{scheme}: 5 samples of 1x2x2")
-    assert plan(MODEL, scheme, 5, measure=True, **OPTIONS[scheme]).seconds > 0
+    assert plan(model, scheme, 5, measure=True, **OPTIONS[scheme]).seconds > 0
 
 
 @pytest.mark.parametrize("scheme", OPTIONS)
@@ -73,7 +89,7 @@ def test_samples_depend_on_their_index_alone(scheme):
     whole = run(scheme)
     assert torch.equal(run(scheme, batch_size=2), whole)
     assert torch.equal(run(scheme, n=3, first=2), whole[2:])
-    assert not torch.equal(sample(MODEL, scheme, 5, seed=4, progress=False, **OPTIONS[scheme]), whole)
+    assert not torch.equal(run(scheme, seed=4), whole)
 
 
 @pytest.mark.parametrize("at", [1, 4, 9, 11, 17])
@@ -135,3 +151,11 @@ def test_a_start_at_the_training_images_warns():
     sample(model, data=digits.split("test"), **run)
     with pytest.warns(UserWarning, match="start at the images that the model was trained on.*split..test"):
         sample(model, data=digits, **run)
+
+
+def test_numbers_of_numpy_and_torch_serve():
+    plain = sample(MODEL, "annealed", 2, n_steps_each=2, sigma_ref=0.02, progress=False)
+    assert torch.equal(sample(MODEL, "annealed", 2, n_steps_each=2, sigma_ref=np.float64(0.02), progress=False), plain)
+    run = {"n_steps_each": np.int64(2), "snapshot": np.int64(5), "return_info": True, "progress": False}
+    x, info = sample(MODEL, "sms", np.int32(2), sigma=torch.tensor(0.5), m=np.int64(3), **run)
+    assert x.shape == (2, 1, 2, 2) and len(info["snapshots"]) == 1

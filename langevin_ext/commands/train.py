@@ -1,4 +1,4 @@
-"""`langevin-ext train`: a score network from images."""
+"""`langevin-ext train`: a score network from images or vectors."""
 
 from pathlib import Path
 
@@ -8,11 +8,20 @@ import torch
 from .. import plots, training
 from ..data import open_dataset
 from ..metrics.features import ClassifierFeatures
-from ..models import NCSN, NCSNv2
+from ..models import MLP, NCSN, CLDNet, NCSNv2
+from ..models.mlp import ACTIVATIONS
 from ..schedules import geometric_sigmas
+from ..training.objective import OBJECTIVES
 from .common import parse_device
 
-MODELS = {"ncsn": NCSN, "ncsnv2": NCSNv2}
+CLD = "cld-"
+MODELS = {  # what --model means: shape and options -> network
+    "ncsn": lambda shape, o: NCSN(shape, o["ngf"], geometric_sigmas(*o["sigmas"])),
+    "ncsnv2": lambda shape, o: NCSNv2(shape, o["ngf"], geometric_sigmas(*o["sigmas"])),
+    "mlp": lambda shape, o: MLP(shape, o["hidden"] or (128, 128), o["activation"], geometric_sigmas(*o["sigmas"])),
+    "cld-mlp": lambda shape, o: CLDNet(shape, "mlp", hidden=o["hidden"] or (256, 256, 256)),
+    "cld-refinenet": lambda shape, o: CLDNet(shape, "refinenet", ngf=o["ngf"]),
+}
 
 
 @click.command()
@@ -24,8 +33,26 @@ MODELS = {"ncsn": NCSN, "ncsnv2": NCSNv2}
     help="Folder of the run; one that was stopped is continued.",
 )
 @click.option("--size", help="Resize images to SIZE or HxW; default: as they are.")
-@click.option("--model", "kind", type=click.Choice(sorted(MODELS)), default="ncsn", show_default=True)
-@click.option("--ngf", default=128, show_default=True, help="Width of the network.")
+@click.option(
+    "--objective",
+    type=click.Choice(sorted(OBJECTIVES)),
+    help="Denoising, sliced (-vr: with variance reduction) or, for critically-damped diffusion, hybrid score matching."
+    "  [default: hsm for a cld model, else dsm]",
+)
+@click.option("--noisy/--no-noisy", default=True, help="Noise on the data of ssm and ssm-vr.  [default: noisy]")
+@click.option(
+    "--model",
+    "kind",
+    type=click.Choice(sorted(MODELS)),
+    help="The network.  [default: ncsn, mlp for vectors; cld-refinenet or cld-mlp for the objective hsm]",
+)
+@click.option("--ngf", default=128, show_default=True, help="Width of ncsn, ncsnv2 and cld-refinenet.")
+@click.option(
+    "--hidden", metavar="N[,N...]", help="Widths of the hidden layers.  [default: mlp 128,128; cld-mlp 256,256,256]"
+)
+@click.option(
+    "--activation", type=click.Choice(list(ACTIVATIONS)), default="softplus", show_default=True, help="Of mlp."
+)
 @click.option(
     "--sigmas",
     nargs=3,
@@ -68,9 +95,9 @@ def train(
     data,
     out,
     size,
+    objective,
+    noisy,
     kind,
-    ngf,
-    sigmas,
     steps,
     batch_size,
     lr,
@@ -90,19 +117,24 @@ def train(
     select_features,
     device,
     dry_run,
+    **network,
 ):
-    """Train a score network on DATA by denoising score matching.
+    """Train a score network on DATA, by default by denoising score matching.
 
     DATA: digits, glyphs, a folder or zip of images, .npy or .npz, an MNIST idx file or folder, CIFAR-10's binary
-    files, or celeba:FOLDER.
+    files, or celeba:FOLDER; or vectors: mixture2d, checkerboard, swiss-roll, rings, or .npy of floats (N, D).
     """
     images = open_dataset(data, parse_size(size))
     device = parse_device(device)
+    kind, objective = resolve(kind, objective, vectors=images.shape[1:] == (1, 1))
+    network["hidden"] = parse_hidden(network["hidden"])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # initial weights; all other randomness is counted, not drawn
-        model = MODELS[kind](tuple(images.shape), ngf, geometric_sigmas(*sigmas)).to(device)
+        model = MODELS[kind](tuple(images.shape), network).to(device)
     parameters = sum(p.numel() for p in model.parameters())
-    click.echo(f"{kind} with {parameters:,} parameters on {images}, {steps} steps of {batch_size} on {device}")
+    click.echo(
+        f"{kind} with {parameters:,} parameters on {images}, {steps} steps of {batch_size} on {device}, {objective}"
+    )
     select = None
     if select_every is not None:
         select = selection(
@@ -123,6 +155,8 @@ def train(
         dequantise=dequantise,
         grad_clip=grad_clip,
         precision=precision,
+        objective=objective,
+        noisy=noisy,
         save_every=save_every,
         log_every=log_every,
         select_every=select_every,
@@ -131,6 +165,25 @@ def train(
     plots.loss_curve(out / "log.jsonl", out / "loss.png")
     chosen = ", best.safetensors, selection.jsonl, selection.png" if (out / "best.safetensors").exists() else ""
     click.echo(f"written: {out}/model.safetensors, checkpoint.safetensors, log.jsonl, loss.png{chosen}")
+
+
+def resolve(kind, objective, vectors):
+    """(kind of network, objective) where the one that is not given follows from the other and from the data."""
+    if objective is None:
+        objective = "hsm" if kind is not None and kind.startswith(CLD) else "dsm"
+    if kind is None:
+        prefix, image = (CLD, "refinenet") if objective == "hsm" else ("", "ncsn")
+        kind = prefix + ("mlp" if vectors else image)
+    return kind, objective
+
+
+def parse_hidden(text):
+    """None, or (128, 64) of "128,64"."""
+    if text is None:
+        return None
+    if not all(part.isdigit() for part in text.split(",")):
+        raise ValueError(f"--hidden must be like 128 or 128,128, got {text!r}")
+    return tuple(int(part) for part in text.split(","))
 
 
 def selection(images, n, n_steps_each, eps, reference, features, device):

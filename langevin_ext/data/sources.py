@@ -6,25 +6,27 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from .arrays import open_arrays
 from .celeba import open_celeba
 from .cifar import is_cifar10, open_cifar10
 from .common import Request, bad
-from .dataset import SPLITS, ImageDataset
+from .dataset import SPLITS, Dataset, ImageDataset
 from .digits import open_digits
 from .folder import open_folder
 from .glyphs import open_glyphs
 from .mnist import is_mnist, open_mnist
+from .vectors import OPENERS, VectorDataset, is_vectors, open_vectors
 
 
 @dataclass(frozen=True)
 class Source:
     """One kind of source.
 
-    `open(path, request)` returns uint8 (N, C, H, W) and int64 (N,) labels or None; `detects(path)` says whether an
-    existing path without a prefix is of this kind; a built-in source has no path.
+    `open(path, request)` returns uint8 (N, C, H, W), or float32 (N, D, 1, 1) for vectors, and int64 (N,) labels or
+    None; `detects(path)` says whether an existing path without a prefix is of this kind; a built-in source has no path.
     """
 
     open: Callable
@@ -40,6 +42,8 @@ def has_suffix(*suffixes: str) -> Callable[[Path], bool]:
 SOURCES = {
     "digits": Source(open_digits, builtin=True),
     "glyphs": Source(open_glyphs, builtin=True),
+    **{name: Source(opener, builtin=True) for name, opener in OPENERS.items()},
+    "vectors": Source(open_vectors, is_vectors),
     "mnist": Source(open_mnist, is_mnist),
     "cifar10": Source(open_cifar10, is_cifar10),
     "npy": Source(open_arrays, has_suffix(".npy")),
@@ -53,14 +57,15 @@ SOURCES = {
 BUILTIN = tuple(kind for kind, source in SOURCES.items() if source.builtin)
 
 
-def open_dataset(spec, size=None, *, channels=None, split="train", limit=None) -> ImageDataset:
-    """Opens a source of images by its spec.
+def open_dataset(spec, size=None, *, channels=None, split="train", limit=None) -> Dataset:
+    """Opens a source of images, or of vectors, by its spec.
 
     Args:
         spec: `digits`; `glyphs` or `glyphs:N`; or the path of an image folder or zip, a .npy or .npz file, a folder or
             file of MNIST's idx format, or a folder or tar.gz of CIFAR-10's binary version. The kind of a path is
             detected; `kind:PATH` with a kind of SOURCES forces it, and `celeba:PATH` opens CelebA, which is not
-            detected.
+            detected. Vectors are `mixture2d`, `checkerboard`, `swiss-roll` and `rings`, each also with `:N`, and .npy
+            files of shape (N, D).
         size: side, or (height, width); pictures are cut to its aspect ratio and resized. None keeps the source's
             size (glyphs 32, CelebA 64).
         channels: 1 (grey) or 3 (colour); None keeps the source's.
@@ -68,7 +73,8 @@ def open_dataset(spec, size=None, *, channels=None, split="train", limit=None) -
         limit: at most this many images, the first of the split.
 
     Returns:
-        ImageDataset. The same spec and options give the same images in the same order on every machine.
+        ImageDataset, or VectorDataset for vectors. The same spec and options give the same samples in the same order on
+        every machine.
 
     Raises:
         FileNotFoundError: the path does not exist.
@@ -90,7 +96,8 @@ def open_dataset(spec, size=None, *, channels=None, split="train", limit=None) -
     def reopen(which):
         return open_dataset(spec, size, channels=channels, split=which, limit=limit)
 
-    return ImageDataset(torch.from_numpy(images), labels, name=name, which=split, reopen=reopen)
+    kept = ImageDataset if images.dtype == np.uint8 else VectorDataset
+    return kept(torch.from_numpy(images), labels, name=name, which=split, reopen=reopen)
 
 
 def checked_size(size) -> tuple[int, int] | None:

@@ -1,16 +1,20 @@
 """Score networks and the reader of their released checkpoints, and the networks beside them."""
 
 from .classifier import Classifier
+from .cld import CLDNet
 from .fsrcnn import FSRCNN, import_fsrcnn
 from .import_ncsn import import_ncsn
+from .mlp import MLP
 from .ncsn import NCSN, NCSNv2
 from .norm import ConditionalInstanceNorm2dPlus, InstanceNorm2dPlus
 
 __all__ = [
+    "CLDNet",
     "Classifier",
     "ConditionalInstanceNorm2dPlus",
     "FSRCNN",
     "InstanceNorm2dPlus",
+    "MLP",
     "NCSN",
     "NCSNv2",
     "build",
@@ -18,7 +22,7 @@ __all__ = [
     "import_ncsn",
 ]
 
-CLASSES = {"Classifier": Classifier, "FSRCNN": FSRCNN, "NCSN": NCSN, "NCSNv2": NCSNv2}
+CLASSES = {"CLDNet": CLDNet, "Classifier": Classifier, "FSRCNN": FSRCNN, "MLP": MLP, "NCSN": NCSN, "NCSNv2": NCSNv2}
 
 
 def build(config):

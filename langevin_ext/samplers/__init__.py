@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from . import names
+from .cld import cld_em, cld_ode, cld_sscs
 from .consistent import consistent
 from .diffusion import ou_reverse, probability_flow
 from .langevin import annealed, langevin
@@ -31,6 +32,9 @@ SCHEMES: dict[str, Scheme] = {
     "sms": Scheme(sms, init="zeros"),
     "ou-reverse": Scheme(ou_reverse, init="normal"),
     "probability-flow": Scheme(probability_flow),
+    "cld-em": Scheme(cld_em, init="normal", velocity=True),
+    "cld-sscs": Scheme(cld_sscs, init="normal", velocity=True),
+    "cld-ode": Scheme(cld_ode, init="normal", velocity=True),
 }
 
 COMMON = ("models", "ladders", "scheme", "eps", "n_steps_each", "denoise", "inpainting")  # what a scheme may name

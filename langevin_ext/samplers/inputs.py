@@ -20,6 +20,11 @@ def integer(name, value, low=0) -> int:
     return number
 
 
+def plain(value):
+    """A numpy or torch scalar as a Python number, anything else as it is."""
+    return value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
+
+
 def per_model(name, value, count, check) -> list:
     """One value for all models, or a list of one for each, as a checked list."""
     if getattr(value, "ndim", 0) == 1:
@@ -131,9 +136,9 @@ def _known_device(device) -> torch.device:
     try:
         known = torch.device(device)
     except (RuntimeError, TypeError):
-        raise ValueError(
-            f"sample: argument device must be 'cpu', 'cuda' or 'cuda:0' and so on, got {device!r}"
-        ) from None
+        known = None
+    if known is None or known.type not in ("cpu", "cuda", "meta"):  # meta, for shapes without values
+        raise ValueError(f"sample: argument device must be 'cpu', 'cuda' or 'cuda:0' and so on, got {device!r}")
     if known.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (known.index or 0) >= count:

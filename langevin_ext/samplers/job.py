@@ -165,6 +165,7 @@ def prepare(
     given = {"eps": eps, "step_lr": step_lr, "inpainting": inpainting or None}
     _check_taken(name, found, given | ({"sigmas": sigmas} if found.velocity else {}))
     eps, steps = inputs.step_settings(eps, step_lr, n_steps_each, len(models), inpainting)
+    options = {option: inputs.plain(value) for option, value in options.items()}
     common = {"eps": eps, "n_steps_each": steps, "denoise": bool(denoise), "inpainting": inpainting, "models": models}
     scheme, stages = build(scheme, ladders, options, **common)
     output = stages[-1].model

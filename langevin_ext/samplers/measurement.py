@@ -17,6 +17,7 @@ from typing import NamedTuple
 import torch
 
 from .. import noise, ops
+from .inputs import ladder_of
 from .langevin import denoising
 from .table import STEP, Change, Row, Run
 
@@ -116,11 +117,12 @@ def jump(model, y, sigma) -> torch.Tensor:
     """xhat(y) = y + sigma^2 score(y, sigma), the mean of the clean image given y = x + sigma z (Robbins 1956).
 
     Args:
-        model: with at_sigma(x, sigma).
+        model: as for `sample`.
         y: (B, C, H, W).
-        sigma: positive number.
+        sigma: one of the model's noise levels; any positive number, if it has at_sigma(x, sigma).
     """
-    return y + sigma**2 * model.at_sigma(y, sigma)
+    score, _ = ladder_of(model, [sigma], "argument sigma")
+    return y + sigma**2 * score(y, torch.zeros(len(y), dtype=torch.int64, device=y.device))
 
 
 def posterior_mean(mean, score, sigma, m, level) -> torch.Tensor:

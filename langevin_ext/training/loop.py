@@ -34,6 +34,8 @@ def train(
     save_every=1000,
     log_every=100,
     precision="fp32",
+    objective="dsm",
+    noisy=True,
     progress=True,
     tensorboard=True,
     resume="auto",
@@ -41,15 +43,17 @@ def train(
     select_every=None,
     select=None,
 ) -> torch.nn.Module:
-    """Trains a score network by denoising score matching as NCSN does (Song & Ermon 2019, arXiv:1907.05600, section 4).
+    """Trains a score network as NCSN does (Song & Ermon 2019, arXiv:1907.05600, section 4), or by another objective.
 
-        Adam(lr, beta .9 .999, eps 1e-8) on mean_i 1/2 sigma_i^(p-2) |sigma_i s(x_i + sigma_i z_i, level_i) + z_i|^2
+        Adam(lr, beta .9 .999, eps 1e-8) on mean_i loss_i(x_i, level_i), level_i uniform
+        dsm:  loss_i = 1/2 sigma_i^(p-2) |sigma_i s(x_i + sigma_i z_i, level_i) + z_i|^2
 
     A run of 2k steps equals one of k steps that is called again with steps=2k, bit for bit on one device with one
     number of threads; so does a run that was killed.
 
     Args:
-        model: torch.nn.Module, score = model(x, level), with `sigmas`, `shape` and `config()`; trained in place.
+        model: torch.nn.Module, score = model(x, level), with `sigmas`, `shape` and `config()`, or a velocity model
+            such as `CLDNet`; trained in place.
         data: a dataset of `langevin_ext.data`, or a float tensor (N, C, H, W), used as it is.
         out: folder of the run, empty, new, or that of a run to continue: checkpoint.safetensors (everything, every
             `save_every` steps), log.jsonl (a line every `log_every` steps) and, at the end, model.safetensors (the
@@ -63,6 +67,9 @@ def train(
         grad_clip: largest norm of the gradient, or None.
         anneal_power: p of the weight sigma^p.
         precision: "fp32", or "bf16" for autocast (the weights, Adam and the loss stay float32).
+        objective: "dsm", "ssm" or "ssm-vr" (see `langevin_ext.losses`); "hsm" for a velocity model, whose times take
+            the place of the levels, uniform on (1e-5, 1), and whose log has a loss for each tenth of the time.
+        noisy: ssm and ssm-vr alone: at x + sigma z; False: at the data as they are.
         progress: show a bar with rate, remaining time and running loss.
         tensorboard: also log to TensorBoard, where it is installed.
         resume: "auto" continues the run in `out` if there is one; True insists on it, False on a new one.
@@ -94,9 +101,13 @@ def train(
         grad_clip=grad_clip,
         anneal_power=anneal_power,
         precision=precision,
+        objective=objective,
+        noisy=noisy,
     )
     if select is not None and select_every is None:
         raise ValueError("train: select needs select_every, the steps between measurements, got None")
+    if select_every is not None and objective == "hsm":
+        raise ValueError("train: select_every needs a model with noise levels, got objective 'hsm'")
     trainer = Trainer(model, data, settings)
     selector = None if select_every is None else Selector(select, select_every, trainer, progress)
     return run(

@@ -7,6 +7,7 @@ step.
 """
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ import torch
 from .. import __version__
 from .._files import remove_temporaries
 from . import checkpoint
+from .trainer import Settings
 
 CHECKPOINT, MODEL = "checkpoint.safetensors", "model.safetensors"
 
@@ -85,11 +87,12 @@ def restore(folder, trainer) -> None:
 
 
 def _compare(theirs, ours, path):
+    """Raises ValueError where a setting differs; one that the run does not name is newer, and had its default."""
+    defaults = asdict(Settings())
     for name in sorted(theirs.keys() | ours.keys()):
-        if theirs.get(name) != ours.get(name):
-            raise ValueError(
-                f"train: {name} must be that of {path}, {_short(theirs.get(name))}, got {_short(ours.get(name))}"
-            )
+        before = theirs.get(name, defaults.get(name))
+        if before != ours.get(name):
+            raise ValueError(f"train: {name} must be that of {path}, {_short(before)}, got {_short(ours.get(name))}")
 
 
 def _short(value):

@@ -2,9 +2,11 @@
 
     for step in range(steps):
         x     = the batch of the step                                   data order: a function of (seed, step)
-        level ~ uniform on {0, ..., L-1}, one for each sample           noise stream LABELS
-        loss  = mean_i dsm(model, x, level)[i]                          noise stream DSM
+        label ~ uniform on {0, ..., L-1}, one for each sample           noise stream LABELS
+        loss  = mean_i objective(model, x, label)[i]                    noise streams of the objective
         Adam step; theta' <- m theta' + (1 - m) theta
+
+The label is a noise level; for "hsm" it is a time in (0, 1).
 
 Every random number is a function of (seed, step, place in the batch), so that a run has no hidden state.
 """
@@ -18,9 +20,9 @@ from dataclasses import asdict, dataclass
 
 import torch
 
-from .. import losses, noise
 from . import log
 from .ema import EMA
+from .objective import OBJECTIVES, make_objective
 
 __all__ = ["Settings", "Trainer"]
 
@@ -50,6 +52,8 @@ class Settings:
     grad_clip: float | None = None
     anneal_power: float = 2.0
     precision: str = "fp32"
+    objective: str = "dsm"
+    noisy: bool = True
 
     def __post_init__(self):
         object.__setattr__(self, "batch_size", integer("batch_size", self.batch_size))  # the dataclass is frozen
@@ -62,10 +66,16 @@ class Settings:
             raise ValueError(f"train: anneal_power must be finite, got {self.anneal_power}")
         if self.precision not in ("fp32", "bf16"):
             raise ValueError(f"train: precision must be 'fp32' or 'bf16', got {self.precision!r}")
+        if self.objective not in OBJECTIVES:
+            raise ValueError(f"train: objective must be one of {', '.join(OBJECTIVES)}, got {self.objective!r}")
+        if not self.noisy and not OBJECTIVES[self.objective].noise_is_optional:
+            raise ValueError(f"train: noisy=False needs the objective ssm or ssm-vr, got {self.objective!r}")
 
 
 class TensorData:
     """A float tensor (N, C, H, W) as training data, taken as it is: neither dequantised nor flipped."""
+
+    flips, content = False, "a tensor"
 
     def __init__(self, tensor):
         if not tensor.is_floating_point() or tensor.dim() != 4 or not len(tensor):
@@ -88,26 +98,29 @@ class Trainer:
     """A run in memory: network, optimiser, average, and the number of steps taken.
 
     Args:
-        model: torch.nn.Module, score = model(x, level), with `sigmas`, `shape` and `config()`; trained in place.
+        model: torch.nn.Module, score = model(x, level), with `sigmas`, `shape` and `config()`, or for the objective
+            "hsm" score in v = model(u, t) with `process` in the place of `sigmas`; trained in place.
         data: a dataset (`len`, `shape`, `fingerprint`, `batch`) or a float tensor (N, C, H, W).
         settings: `Settings`.
 
     Raises:
-        TypeError, ValueError: the model has no config(), or data and model differ in shape.
+        TypeError, ValueError: the model has no config() or not what the objective needs, or differs from the data in
+            shape.
     """
 
+    unit = "level"  # what a label is called in messages
+
     def __init__(self, model, data, settings):
-        if torch.is_tensor(data):
-            if settings.flip:
-                raise ValueError("train: flip must be False for data given as a tensor, got True")
-            data = TensorData(data)
+        data = TensorData(data) if torch.is_tensor(data) else data
+        if settings.flip and not getattr(data, "flips", True):
+            raise ValueError(f"train: flip must be False for data given as {data.content}, got True")
         if not callable(getattr(model, "config", None)):
             raise TypeError(
                 f"train: model must have config(), a dictionary that rebuilds it, got {type(model).__name__}"
             )
         self.model, self.data, self.fingerprint = model, data, data.fingerprint
-        self.levels = self.check()
         self._settings, self.settings = settings, asdict(settings)
+        self.levels = self.check()
         self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         if not self.parameters:
             raise ValueError(f"train: model must have trainable parameters, got {type(model).__name__} without any")
@@ -118,31 +131,38 @@ class Trainer:
         self.step, self.seconds, self.whole = 0, 0.0, True
 
     def check(self) -> int:
-        """The number of noise levels of the model, once it is known to fit the data."""
+        """The number of rows of the log's table, once the model is known to fit the data and the objective."""
         shape, data = tuple(self.model.shape), tuple(self.data.shape)
         if data != shape:
             raise ValueError(f"train: data must have the model's shape {shape}, got {data}")
-        return len(self.model.sigmas)
+        self.objective = make_objective(self.model, self._settings)
+        self.unit = self.objective.unit
+        return self.objective.bins
 
-    def loss(self, x, level) -> torch.Tensor:
+    def loss(self, x, label) -> torch.Tensor:
         """The loss (B,) of each sample of the current step."""
-        s = self._settings
-        return losses.dsm(self.model, x, level, seed=s.seed, step=self.step, anneal_power=s.anneal_power)
+        return self.objective(x, label, self.step)
 
     def measures(self, *, final=False) -> dict:
         """What else to say of the averaged network, for a line of the log or, at the end, the file's metadata."""
         return {}
 
+    def labels(self) -> torch.Tensor:
+        """The noise level, or the time, of each sample of the current step (B,)."""
+        return self.objective.draw(self.step, self.device)
+
+    def bins(self, label) -> torch.Tensor:
+        """The row (B,) of the log's table for each label."""
+        return self.objective.bin(label)
+
     def batch(self):
-        """The data (B, C, H, W), levels (B,) and dataset indices (B,) of the current step."""
+        """The data (B, C, H, W), labels (B,) and dataset indices (B,) of the current step."""
         from ..data import indices_for
 
         s = self._settings
         indices = indices_for(self.step, s.batch_size, len(self.data), s.seed)
         x = self.data.batch(indices, seed=s.seed, step=self.step, first=0, flip=s.flip, dequantise=s.dequantise)
-        words = noise.words((s.batch_size,), s.seed, step=self.step, stream=noise.LABELS, device=self.device)
-        level = (words * self.levels) >> 32
-        return x.to(self.device), level, indices
+        return x.to(self.device), self.labels(), indices
 
     def update(self) -> float:
         """One training step; returns its mean loss.
@@ -151,32 +171,32 @@ class Trainer:
             FloatingPointError: the loss is not finite; the weights are still those before the step.
         """
         began, s = time.perf_counter(), self._settings
-        x, level, indices = self.batch()
+        x, label, indices = self.batch()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=s.precision == "bf16"):
-            loss = self.loss(x, level)
+            loss = self.loss(x, label)
         self.optimizer.zero_grad(set_to_none=True)
         loss.mean().backward()
         mean = loss.detach().mean().item()  # waits once, after the backward pass has been queued
         if not math.isfinite(mean):
-            self._refuse(loss, level, indices)
+            self._refuse(loss, label, indices)
         self.whole = False  # from here to the end of the step, an interruption leaves a state that must not be saved
         if s.grad_clip is not None:
             torch.nn.utils.clip_grad_norm_(self.parameters.values(), s.grad_clip)
         self.optimizer.step()
         if self.ema is not None:
             self.ema.update(self.model)
-        self.losses.add(level, loss)
+        self.losses.add(self.bins(label), loss)
         self.step += 1
         self.whole = True
         self.seconds += time.perf_counter() - began
         return mean
 
-    def _refuse(self, loss, level, indices):
+    def _refuse(self, loss, label, indices):
         bad = (~loss.detach().isfinite()).nonzero().flatten()
         bad = bad if len(bad) else torch.arange(len(loss), device=loss.device)  # finite losses whose sum is not
-        levels = sorted(set(level[bad].tolist()))
+        labels = sorted(set(label[bad].tolist()))
         raise FloatingPointError(
-            f"loss is not finite at step {self.step}, level {_some(levels)},"
+            f"loss is not finite at step {self.step}, {self.unit} {_some(labels)},"
             f" sample {_some(indices[bad.cpu()].tolist())} of the data"
         )
 

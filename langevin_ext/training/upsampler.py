@@ -138,7 +138,8 @@ class UpsamplerTrainer(Trainer):
         self.held_out = TensorData(held_out) if torch.is_tensor(held_out) else held_out
         super().__init__(model, data, settings)
         self.settings["held_out"] = self.held_out.fingerprint
-        del self.settings["anneal_power"], self.settings["dequantise"]  # not used here
+        for name in ("anneal_power", "dequantise", "objective", "noisy"):  # not used here
+            del self.settings[name]
 
     def check(self) -> int:
         """The number of different losses, 1, once the data are known to be of use."""
@@ -155,7 +156,15 @@ class UpsamplerTrainer(Trainer):
             )
         return 1
 
-    def loss(self, x, level) -> torch.Tensor:
+    def labels(self) -> torch.Tensor:
+        """The same for all samples (B,)."""
+        return torch.zeros(self._settings.batch_size, dtype=torch.int64, device=self.device)
+
+    def bins(self, label) -> torch.Tensor:
+        """The only row of the log's table (B,)."""
+        return label
+
+    def loss(self, x, label) -> torch.Tensor:
         """Mean squared error (B,) of the enlarged luma."""
         return _error(self.model.enlarge(luma(LOW[self._settings.low](x))), luma(x))
 

@@ -1,12 +1,9 @@
-"""Objectives that train a score network s(x, level) on data.
-
-A loss takes a model with `model(x, level)` and `model.sigmas`, a batch x (B, C, H, W) and the level of each sample,
-and returns one value per sample. Its noise is a function of (seed, step, first + i), not of the batch it stands in.
-"""
+"""Denoising score matching."""
 
 import torch
 
-from . import noise, ops
+from .. import noise, ops
+from .common import check_batch, check_score
 
 __all__ = ["dsm"]
 
@@ -38,21 +35,9 @@ def dsm(model, x, level, *, seed, step, first=0, anneal_power=2.0) -> torch.Tens
 
     The noise depends on (seed, step, first + i) alone (stream DSM).
     """
-    _check_batch("dsm", model, x, level)
+    check_batch("dsm", model, x, level)
     sigma = model.sigmas.to(device=x.device, dtype=torch.float32)[level]
     draw = {"seed": seed, "step": step, "first": first, "stream": noise.DSM}
     score = model(ops.perturb(x, sigma, **draw), level)
-    if score.shape != x.shape:
-        raise ValueError(f"dsm: model must return a score of shape {tuple(x.shape)}, got {tuple(score.shape)}")
+    check_score("dsm", score, x)
     return ops.dsm_loss(score, sigma, anneal_power=anneal_power, **draw)
-
-
-def _check_batch(name, model, x, level):
-    if not x.is_floating_point() or x.dim() != 4:
-        raise TypeError(f"{name}: x must be a float tensor (B, C, H, W), got {x.dtype} {tuple(x.shape)}")
-    if level.dtype != torch.int64 or level.shape != x.shape[:1]:
-        raise ValueError(f"{name}: level must be int64 of shape ({len(x)},), got {level.dtype} {tuple(level.shape)}")
-    if level.device.type == "cpu" and len(level) and not 0 <= int(level.min()) <= int(level.max()) < len(model.sigmas):
-        raise ValueError(
-            f"{name}: level must be in [0, {len(model.sigmas)}), got {int(level.min())} to {int(level.max())}"
-        )
