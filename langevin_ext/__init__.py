@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 from . import data, experiments, losses, metrics, noise, ops, plots, reference, schedules, scores, training
 from ._native import SlowerPathWarning, backend_info
 from .models import FSRCNN, NCSN, NCSNv2, import_fsrcnn, import_ncsn
+from .samplers.measurement import jump
 from .sampling import Plan, plan, sample
 from .schedules import geometric_sigmas
 from .scores import ScoreFunction
@@ -31,6 +32,7 @@ __all__ = [
     "geometric_sigmas",
     "import_fsrcnn",
     "import_ncsn",
+    "jump",
     "load",
     "losses",
     "metrics",

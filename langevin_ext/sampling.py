@@ -130,6 +130,7 @@ def sample(
         device=device,
         **scheme_options,
     )
+    snapshot = inputs.plain(snapshot)
     kept = kept_rows(job.plan.stages, snapshot)
     if snapshot is not None and not return_info:
         raise ValueError("sample: argument snapshot needs return_info=True, which returns the snapshots")

@@ -61,7 +61,7 @@ def test_reverse_process_monte_carlo():
 
 
 def test_the_last_step_denoises():
-    """y at t = gamma is e^-t (X + sigma N), so that the mean of X given it shrinks e^t y - m by s^2 / (s^2 + sigma^2)."""
+    """y at t = gamma is e^-t (X + sigma N), so the mean of X given it shrinks e^t y - m by s^2 / (s^2 + sigma^2)."""
     model = Gaussian(1.0, variance=0.25, shape=(64, 1, 1))
     rows = plan(model, "ou-reverse", T=3, gamma=0.1).stages[0].rows
     mean, variance = law(rows[:-1], 0.25, 1.0)

@@ -40,7 +40,13 @@ from .train import parse_size
 )
 @click.option("--size", help="Size of the images, SIZE or HxW.  [default: that of SAMPLES]")
 @click.option("--weights", help="pytorch-fid's Inception weights.  [default: the file in torch hub's cache]")
-@click.option("--bootstrap", default=0, show_default=True, help="Replicates for the spread of a Frechet distance.")
+@click.option(
+    "--bootstrap",
+    default=0,
+    type=click.IntRange(min=0),
+    show_default=True,
+    help="Replicates for the spread of a Frechet distance.",
+)
 @click.option("--seed", default=0, show_default=True, help="Of the bootstrap and of kid's subsets.")
 @click.option("--device", help="cpu, cuda, cuda:1; default: cuda where it runs.")
 @click.option("--out", type=click.Path(path_type=Path), help="JSON file to write; must be new.")

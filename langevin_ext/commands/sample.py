@@ -1,8 +1,12 @@
 """`langevin-ext sample`: images from trained networks."""
 
+import json
+
 import click
 
 from .. import sampling
+from ..data import open_dataset
+from ..samplers.starts import NAMES
 from .common import (
     PROGRESS,
     open_output,
@@ -16,15 +20,32 @@ from .common import (
 
 @click.command()
 @sampling_options
-@click.option("--init", default="uniform", show_default=True, type=click.Choice(["uniform", "normal"]))
-def sample(model_paths, shape, n, scheme, device, out, dry_run, init, **options):
-    """Draw images by annealed Langevin dynamics and write them with a grid, their way, and the settings.
+@click.option(
+    "--init", type=click.Choice(NAMES), help="Where chains start.  [default: that of the scheme, mostly uniform noise]"
+)
+@click.option("--data", metavar="DATA", help="Images to start from, with --init data.")
+@click.option("--split", default="test", show_default=True, help="Which of them: train, test or all.")
+@click.option(
+    "--option",
+    "scheme_options",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Options of the scheme, such as sigma=0.5, m=16, T=5 or sigma_ref=stage; may be repeated.",
+)
+def sample(model_paths, shape, n, scheme, device, out, dry_run, init, data, split, scheme_options, **options):
+    """Draw images by annealed Langevin dynamics, or another scheme, and write them with a grid, their way, and the
+    settings.
 
-    With several models, coarsest first, by a multi-resolution scheme such as LRS-2-up-HRS-9. A run that was stopped is
-    continued by the same command, bit for bit.
+    With several models, coarsest first, by a multi-resolution scheme such as LRS-2-up-HRS-9. Other schemes: langevin,
+    consistent, walk-jump, jms, sms, ou-reverse, probability-flow, and cld-em, cld-sscs, cld-ode for networks trained
+    with --objective hsm. A run that was stopped is continued by the same command, bit for bit.
     """
     model, facts = read_models(model_paths, shape, device)
     arguments = sampling_arguments({**options, "device": device}) | {"init": init}
+    arguments |= dict(_option(text) for text in scheme_options)
+    if data is not None:
+        channels, *size = (model[0] if isinstance(model, list) else model).shape
+        arguments["data"] = open_dataset(data, size, channels=channels, split=split)
     if dry_run:
         return click.echo(str(sampling.plan(model, scheme, n, measure=True, **arguments)))
     folder = open_output(out)
@@ -33,3 +54,14 @@ def sample(model_paths, shape, n, scheme, device, out, dry_run, init, **options)
     )
     write_samples(folder, x, run, facts)
     report(folder, run, n)
+
+
+def _option(text):
+    """(name, value) of NAME=VALUE, the value a number, a list, true or false where it reads as JSON, else a word."""
+    name, equals, value = text.partition("=")
+    if not (name.isidentifier() and equals and value):
+        raise ValueError(f"--option must be like sigma=0.5, got {text!r}")
+    try:
+        return name, json.loads(value)
+    except json.JSONDecodeError:
+        return name, value

@@ -65,9 +65,9 @@ def table(number, low, high, shape, exact, n, samples, time_rows, out, dry_run, 
     models, facts = read_pair(low, high, shape, exact, options["device"])
     taken = sampling_arguments({**options, "first": 0, "step_lr": None, "renoise": False})
     arguments = {name: taken[name] for name in SETTINGS} | {"samples": samples}
+    reference, features = comparison(models, options, exact)
     if dry_run:
         return click.echo(experiments.outline(number, *models, **arguments))
-    reference, features = comparison(models, options, exact)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         result = experiments.table(
