@@ -11,7 +11,9 @@ __version__ = "0.1.0"
 
 from . import data, experiments, losses, metrics, noise, ops, plots, reference, schedules, scores, training
 from ._native import SlowerPathWarning, backend_info
-from .models import FSRCNN, NCSN, NCSNv2, import_fsrcnn, import_ncsn
+from .diagnostics import Diagnosis, diagnose
+from .models import FSRCNN, MLP, NCSN, CLDNet, NCSNv2, import_fsrcnn, import_ncsn
+from .processes import CriticallyDamped
 from .samplers.measurement import jump
 from .sampling import Plan, plan, sample
 from .schedules import geometric_sigmas
@@ -20,7 +22,11 @@ from .training import load, save, train, train_upsampler
 from .tuning import tune
 
 __all__ = [
+    "CLDNet",
+    "CriticallyDamped",
+    "Diagnosis",
     "FSRCNN",
+    "MLP",
     "NCSN",
     "NCSNv2",
     "Plan",
@@ -28,6 +34,7 @@ __all__ = [
     "SlowerPathWarning",
     "backend_info",
     "data",
+    "diagnose",
     "experiments",
     "geometric_sigmas",
     "import_fsrcnn",

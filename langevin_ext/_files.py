@@ -32,6 +32,13 @@ def atomic_path(path):
         temporary.unlink(missing_ok=True)
 
 
+def write_figure(figure, path) -> Path:
+    """Writes a matplotlib figure as PNG; returns the path."""
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)
+    return Path(path)
+
+
 def _flush(path):
     """Waits until the file, or the list of names of a folder, is on the disk."""
     handle = os.open(path, os.O_RDONLY)

@@ -6,10 +6,13 @@ import click
 
 from . import __version__
 from .commands.demo import demo
+from .commands.diagnose import diagnose
 from .commands.evaluate import evaluate
+from .commands.experiment import experiment_command
 from .commands.info import info
 from .commands.inpaint import inpaint
 from .commands.sample import sample
+from .commands.suggest import suggest
 from .commands.table import table
 from .commands.train import train
 from .commands.train_classifier import train_classifier
@@ -39,5 +42,20 @@ def main():
     """Score-based Langevin sampling on fused C++/CUDA kernels."""
 
 
-for command in (info, demo, train, train_classifier, train_upsampler_command, sample, inpaint, evaluate, tune, table):
+COMMANDS = (
+    info,
+    demo,
+    train,
+    train_classifier,
+    train_upsampler_command,
+    sample,
+    inpaint,
+    evaluate,
+    tune,
+    table,
+    experiment_command,
+    diagnose,
+    suggest,
+)
+for command in COMMANDS:
     main.add_command(command)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ._files import atomic_path
+from ._files import atomic_path, write_figure
 
 __all__ = ["image_grid", "trajectory", "loss_curve"]
 
@@ -178,9 +178,7 @@ def loss_curve(log, path) -> Path:
     if len(bad):
         raise ValueError(f"loss_curve: log must hold finite losses, got others at steps {bad[:8].tolist()}")
     figure = _curves(step, loss, levels)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)
-    return Path(path)
+    return write_figure(figure, path)
 
 
 def _curves(step, loss, levels):

@@ -4,6 +4,7 @@ import functools
 import statistics
 import time
 from dataclasses import replace
+from typing import Any, Literal, overload
 
 import torch
 from tqdm import tqdm
@@ -21,6 +22,10 @@ from .samplers.upsampling import upsampled
 __all__ = ["sample", "plan", "Plan"]
 
 
+@overload
+def sample(*arguments: Any, return_info: Literal[True], **options: Any) -> tuple[torch.Tensor, dict]: ...
+@overload
+def sample(*arguments: Any, **options: Any) -> torch.Tensor: ...
 def sample(
     model,
     scheme="annealed",
@@ -61,10 +66,10 @@ def sample(
         model: score = model(x, level), x (B, C, H, W), level int64 (B,) indexing model.sigmas (L,), descending, in
             units of x; model.shape (C, H, W). A network is put in evaluation mode for the run. Or a list of such
             models, coarsest first, each of twice the height and width of the one before.
-        scheme: "annealed" (= "HRS"); "langevin", one level; or a scheme over several resolutions by its name in the
-            multi-scale paper (arXiv:2006.11166): "LRS", "LRS-up", "LRS-up-HRS-3", "LRS-2-up-HRS-9" for a low and a
-            high one, "R2[1:4]-up-R1[4:7]-up-R0[7:10]" for any number; see `samplers.names`. A scheme of one resolution
-            runs the last model.
+        scheme: "annealed" (= "HRS"); "langevin", one level; another of `samplers.SCHEMES`; or a scheme over several
+            resolutions by its name in the multi-scale paper (arXiv:2006.11166): "LRS", "LRS-up", "LRS-up-HRS-3",
+            "LRS-2-up-HRS-9" for a low and a high one, "R2[1:4]-up-R1[4:7]-up-R0[7:10]" for any number; see
+            `samplers.names`. A scheme of one resolution runs the last model.
         n: number of samples.
         seed: integer in [0, 2^64).
         first: global index of the first sample.
@@ -96,8 +101,10 @@ def sample(
             underscore), functions by code, defaults and closure.
         return_info: return (x, info).
         scheme_options: "annealed": sigma_ref, inpaint_order="paper"|"refresh"; "langevin": level, inpaint_order; the
-            others: those of `samplers.multiresolution`, sigma_ref, renoise, inpaint_order; all: dtype, that of the
-            state and of a network's parameters, torch.float32 or (on the CPU) torch.float64.
+            others over several resolutions: sigma_ref, renoise, inpaint_order; "consistent": eta; "walk-jump": sigma,
+            delta; "jms", "sms": sigma, m, delta; "ou-reverse": T, gamma; "probability-flow": method, n_steps, rtol,
+            atol; "cld-em", "cld-sscs", "cld-ode": n_evals, striding="quadratic"|"linear", t_end; all: dtype, that of
+            the state and of a network's parameters, torch.float32 or (on the CPU) torch.float64.
 
     Returns:
         (n, C, H, W) on the device of the run, float32, or float64 with dtype=torch.float64; with return_info also a

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from .. import plots
-from .._files import atomic_path
+from .._files import write_figure
 from ..samplers.monitor import UPSAMPLING
 from ..samplers.table import DENOISE
 from .parts import marks
@@ -28,9 +28,7 @@ def quality(table, path) -> Path:
         The path.
     """
     figure = _scatter(table)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)
-    return Path(path)
+    return write_figure(figure, path)
 
 
 def _scatter(table):

@@ -1,4 +1,4 @@
-"""What an experiment found: each number beside the closed form and the paper's, with its standard error and a verdict."""
+"""What an experiment found: each number beside the closed form and the paper's, its standard error and a verdict."""
 
 import math
 from dataclasses import asdict, dataclass, field

@@ -7,6 +7,7 @@ that a sample's bits do not depend on the batch it is in; they return x.dtype. V
 """
 
 from .adversarial import AdversarialBall, Cone, MemorisedBalls
+from .critical import CriticalGaussian, CriticalMixture
 from .empirical import Empirical
 from .field import ScoreFunction
 from .gaussian import Gaussian, GaussianField
@@ -15,6 +16,8 @@ from .mixture import GaussianMixture
 __all__ = [
     "AdversarialBall",
     "Cone",
+    "CriticalGaussian",
+    "CriticalMixture",
     "Empirical",
     "Gaussian",
     "GaussianField",

@@ -1,7 +1,7 @@
 """The objectives of training: what is drawn beside the data, and the loss.
 
 dsm, ssm, ssm-vr    a noise level of the model, uniform on {0, ..., L-1}
-hsm                 a time t, uniform on (1e-5, 1), for a velocity model
+hsm                 a time t = 1e-5 + (1 - 1e-5) r^2, r uniform on (0, 1), for a velocity model
 """
 
 import torch
@@ -102,7 +102,7 @@ class Hybrid:
     def draw(self, step, device) -> torch.Tensor:
         """The times (B,) float32 of a step."""
         s = self.settings
-        return times(s.batch_size, seed=s.seed, step=step, spacing="linear", device=device)
+        return times(s.batch_size, seed=s.seed, step=step, device=device)
 
     def bin(self, label) -> torch.Tensor:
         """The tenth of the time (B,) int64."""

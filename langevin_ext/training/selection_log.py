@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from .._files import atomic_path
+from .._files import atomic_path, write_figure
 
 __all__ = ["read_selection", "selection_curve"]
 
@@ -103,6 +103,4 @@ def selection_curve(lines, path) -> Path:
     axes.set(xlabel="step" if known else "checkpoint", ylabel=f"Frechet distance, {best['features']}")
     axes.set_title(f"{first} samples against {second}", fontsize="medium")
     axes.legend(frameon=False)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)
-    return Path(path)
+    return write_figure(figure, path)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from .._files import atomic_path
+from .._files import write_figure
 
 __all__ = ["front_plot"]
 
@@ -18,9 +18,7 @@ def front_plot(result, path) -> Path:
         The path.
     """
     figure = _figure(result)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)
-    return Path(path)
+    return write_figure(figure, path)
 
 
 def _figure(result):

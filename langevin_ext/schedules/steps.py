@@ -1,4 +1,4 @@
-"""Ladders of noise levels and the step sizes of Langevin dynamics on them.
+"""Ladders of noise levels, and the step sizes of Langevin dynamics on them.
 
 sigmas is one-dimensional, positive and strictly decreasing, in units of x. Two conventions of the step are in use:
 
