@@ -23,9 +23,11 @@ __all__ = ["sample", "plan", "Plan"]
 
 
 @overload
-def sample(*arguments: Any, return_info: Literal[True], **options: Any) -> tuple[torch.Tensor, dict]: ...
+def sample(
+    model: Any, scheme: Any = ..., n: Any = ..., *, return_info: Literal[True], **options: Any
+) -> tuple[torch.Tensor, dict]: ...
 @overload
-def sample(*arguments: Any, **options: Any) -> torch.Tensor: ...
+def sample(model: Any, scheme: Any = ..., n: Any = ..., **options: Any) -> torch.Tensor: ...
 def sample(
     model,
     scheme="annealed",

@@ -14,6 +14,7 @@ class Dataset:
     """What all datasets share: samples `x` (N, C, H, W) of one dtype, their labels, and where they come from."""
 
     content = "samples"
+    images: torch.Tensor  # uint8, of datasets of images
 
     def __init__(self, x, labels, name, which, reopen):
         if labels is not None and (labels.dtype != torch.int64 or labels.shape != x.shape[:1]):

@@ -8,6 +8,7 @@ import torch
 from tqdm import tqdm
 
 from .. import noise
+from .._files import write_figure
 from ..processes import CriticallyDamped
 from .findings import Report, above, below, close, exact
 
@@ -223,7 +224,7 @@ def figure(regimes, seed, path) -> Path:
     picture.suptitle(
         "Trajectories (green) over the law at critical damping (red, root of the density)", fontsize="medium"
     )
-    return write(picture, path)
+    return write_figure(picture, path)
 
 
 def _density(regime, t, grid, i):
