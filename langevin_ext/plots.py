@@ -13,7 +13,7 @@ import torch
 
 from ._files import atomic_path, write_figure
 
-__all__ = ["image_grid", "trajectory", "loss_curve"]
+__all__ = ["image_grid", "trajectory", "scatter", "loss_curve"]
 
 CELL = 64  # pixels below which images are enlarged
 WHITE, TEXT = 255, 13  # background; height of a line of labels
@@ -152,6 +152,31 @@ def _write(sheet, path, metadata):
     with atomic_path(path) as temporary:
         sheet.save(temporary, format="PNG", pnginfo=information)
     return Path(path)
+
+
+def scatter(points, path) -> Path:
+    """Draws points of the plane.
+
+    Args:
+        points: (N, 2) or (N, 2, 1, 1), finite.
+        path: PNG file to write; its folder must exist.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: points have another shape, or values that are not finite.
+    """
+    rows = torch.as_tensor(points).detach().cpu().flatten(1).numpy()
+    if rows.shape[1:] != (2,) or not np.isfinite(rows).all():
+        raise ValueError(f"scatter: points must be finite and (N, 2), got {tuple(points.shape)}")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.0, 5.0), layout="constrained")
+    axes = figure.subplots()
+    axes.scatter(*rows.T, s=max(1.0, min(12.0, 4000 / max(len(rows), 1))), alpha=0.6, linewidths=0)
+    axes.set(aspect="equal", xlabel="x₁", ylabel="x₂", title=f"{len(rows)} samples")
+    return write_figure(figure, path)
 
 
 def loss_curve(log, path) -> Path:

@@ -168,3 +168,13 @@ def test_smooth_enlargement_interpolates(tmp_path):
     hard, soft = (np.array(Image.open(tmp_path / name))[8] for name in ("a.png", "b.png"))
     assert set(hard.tolist()) == {0, 255}
     assert len(set(soft.tolist())) > 4 and (np.diff(soft[4:20].astype(int)) >= 0).all()
+
+
+def test_scatter(tmp_path):
+    path = plots.scatter(torch.randn(50, 2, 1, 1), tmp_path / "points.png")
+    with Image.open(path) as picture:
+        assert picture.size == (600, 600)
+        assert len(np.unique(np.asarray(picture))) > 2
+    for points in (torch.zeros(5, 3), torch.full((5, 2), torch.nan)):
+        with pytest.raises(ValueError, match=r"scatter: points must be finite and \(N, 2\), got"):
+            plots.scatter(points, tmp_path / "other.png")

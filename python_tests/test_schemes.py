@@ -6,7 +6,7 @@ import pytest
 import torch
 from sampling_helpers import Counting
 
-from langevin_ext import _files, data, scores
+from langevin_ext import NCSN, _files, data, load, scores, train
 from langevin_ext.samplers import SCHEMES, record
 from langevin_ext.sampling import plan, sample
 from langevin_ext.scores import GaussianMixture
@@ -159,3 +159,14 @@ def test_numbers_of_numpy_and_torch_serve():
     run = {"n_steps_each": np.int64(2), "snapshot": np.int64(5), "return_info": True, "progress": False}
     x, info = sample(MODEL, "sms", np.int32(2), sigma=torch.tensor(0.5), m=np.int64(3), **run)
     assert x.shape == (2, 1, 2, 2) and len(info["snapshots"]) == 1
+
+
+def test_training_and_loading_know_their_images(tmp_path):
+    digits = data.open_dataset("digits", split="train")
+    network = NCSN(digits.shape, ngf=4, sigmas=[1.0, 0.5])
+    options = {"batch_size": 2, "progress": False, "tensorboard": False}
+    trained = train(network, digits, out=tmp_path / "run", steps=1, **options)
+    assert trained.data_fingerprint == digits.fingerprint
+    for name in ("model", "checkpoint"):
+        assert load(tmp_path / "run" / f"{name}.safetensors").data_fingerprint == digits.fingerprint
+    assert load("digits").data_fingerprint == digits.fingerprint

@@ -16,7 +16,7 @@ from ..samplers.upsampling import UPSAMPLERS
 from ..training import describe, load, shipped
 
 PROGRESS = "run.safetensors"  # the state of a sampling run; a folder that has it alone can be continued
-RESULTS = {"samples.npz", "grid.png", "trajectory.png", "settings.json"}
+RESULTS = {"samples.npz", "grid.png", "trajectory.png", "scatter.png", "settings.json"}
 OFFICIAL = (".pth", ".pt")
 
 
@@ -182,7 +182,7 @@ def write_json(path, value):
 
 
 def write_samples(folder, x, run, model_facts, *, extra=None):
-    """samples.npz (float32 images, N C H W), grid.png, trajectory.png and settings.json of a finished run."""
+    """samples.npz (float32 images, N C H W), pictures and settings.json of a finished run."""
     settings = {
         "command": sys.argv[1:],
         "version": __version__,
@@ -199,6 +199,8 @@ def write_samples(folder, x, run, model_facts, *, extra=None):
     }
     with atomic_path(folder / "samples.npz") as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, images=x.cpu().numpy(), seed=run["settings"]["seed"], first=run["settings"]["first"])
+    if x.shape[1:] == (2, 1, 1):
+        plots.scatter(x, folder / "scatter.png")
     if x.shape[1] in (1, 3):
         plots.image_grid(x[:100], folder / "grid.png", smooth=is_small(x), metadata={"model": _paths(model_facts)})
         strip = [snapshot[:10] for snapshot in run["snapshots"]] + [x[:10].cpu()]

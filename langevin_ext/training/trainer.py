@@ -213,6 +213,7 @@ class Trainer:
         model = copy.deepcopy(self.model)
         if self.ema is not None:
             model.load_state_dict(self.ema.state_dict())
+        model.data_fingerprint = self.fingerprint
         return model.eval()
 
 

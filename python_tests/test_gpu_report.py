@@ -1,0 +1,373 @@
+"""The GPU report, on the CPU: the shape of the report, sections that fail or hang, and what counts as wrong."""
+
+import json
+import math
+import os
+import pathlib
+import subprocess
+import sys
+import time
+from xml.etree import ElementTree
+
+import pytest
+import torch
+
+from langevin_ext import ops, reference
+from langevin_ext.benchmarking import timing
+
+BENCHMARKS = pathlib.Path(__file__).resolve().parent.parent / "benchmarks"
+sys.path.append(str(BENCHMARKS))
+
+import gpu_checks  # noqa: E402
+import gpu_common  # noqa: E402
+import gpu_kernels  # noqa: E402
+import gpu_report  # noqa: E402
+import gpu_runs  # noqa: E402
+import gpu_sanitize  # noqa: E402
+import gpu_sanitizers  # noqa: E402
+from gpu_markdown import markdown, table  # noqa: E402
+
+RUNS = ("ceilings", "kernels", "norms", "convolutions", "forward", "sampling", "training")
+
+
+# --- the whole report ---
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    out = tmp_path_factory.mktemp("report")
+    command = [sys.executable, str(BENCHMARKS / "gpu_report.py"), "--device", "cpu", "--quick", "--no-build"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*command, "--out", str(out)], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert sorted(path.suffix for path in out.iterdir()) == [".json", ".md"]
+    page, data = (next(out.glob(f"*{suffix}")).read_text() for suffix in (".md", ".json"))
+    return json.loads(data), page
+
+
+def test_every_section_is_there(report):
+    sections = {section["name"]: section for section in report[0]["sections"]}
+    assert list(sections) == [section.name for section in gpu_report.SECTIONS]
+    for name, section in sections.items():
+        skipped = name in ("tests", "sanitizers")
+        assert (section["status"], section["why"]) == (
+            ("skipped", "no GPU was asked for") if skipped else ("passed", "")
+        ), section
+        assert 0 < section["seconds"] <= section["limit"]
+        assert bool(section["rows"]) == (name not in ("machine", "build", "tests", "sanitizers"))
+
+
+def test_rows_have_numbers_or_a_reason(report):
+    absent = 0
+    for section in report[0]["sections"]:
+        for row in section["rows"]:
+            numbers = [v for v in row.values() if isinstance(v, int | float) and not isinstance(v, bool)]
+            assert all(math.isfinite(v) and v >= 0 for v in numbers)
+            assert "wrong" not in row
+            if section["name"] in RUNS:
+                absent += row.get("why") == gpu_common.ABSENT
+                # what does not exist has no number at all
+                assert (numbers == []) == (row.get("why") == gpu_common.ABSENT)
+    assert absent > 0
+
+
+def test_shares_are_of_the_measured_ceilings(report):
+    sections = {section["name"]: section for section in report[0]["sections"]}
+    rates = sections["ceilings"]["facts"]
+    assert set(rates) == {f"{name}_flop_per_s" for name in ("fp16", "bf16", "tf32", "fp32")} | {"copy_bytes_per_s"}
+    row = next(r for r in sections["kernels"]["rows"] if r["variant"] == "fused")
+    moved = 3 * 4 * 4 * 3 * 8 * 8  # x twice and the score, float32, 4 x 3 x 8 x 8
+    assert row["bound_us"] == pytest.approx(1e6 * moved / rates["copy_bytes_per_s"])
+    assert row["share"] == pytest.approx(row["bound_us"] / row["median_us"])
+
+
+def test_machine_and_markdown(report):
+    data, page = report
+    assert {"device", "python", "torch", "cuda", "commit", "date", "threads"} <= set(data["machine"])
+    assert page == markdown(data)
+    assert "A trial on tiny shapes: its times mean nothing." in page
+    for section in gpu_report.SECTIONS:
+        assert f"| {section.title} |" in page
+    assert page.count(gpu_common.ABSENT) == json.dumps(data).count(gpu_common.ABSENT)
+
+
+def test_markdown_can_be_made_again(report, tmp_path):
+    path = tmp_path / "report.json"
+    path.write_text(json.dumps(report[0]))
+    assert gpu_report.main(["--remake", str(path)]) == 0
+    assert path.with_suffix(".md").read_text() == report[1]
+
+
+def test_a_table():
+    rows = [{"what": "a|b", "share": 0.5, "faster": 2.0}, {"what": "c", "median_us": 12345.6, "wrong": "0 is not 1"}]
+    assert table(rows) == [
+        "|  | of the bound | against plain torch | µs | remark |",
+        "|---|---|---|---|---|",
+        "| a\\|b | 50 % | 2.00x |  |  |",
+        "| c |  |  | 12,346 | **wrong**: 0 is not 1 |",
+    ]
+    assert table([]) == []
+
+
+# --- sections that go wrong ---
+SCRIPT = """
+import json, pathlib, subprocess, sys, time
+folder = pathlib.Path(sys.argv[sys.argv.index("--folder") + 1])
+def result(**found):
+    (folder / f"{sys.argv[1]}.json").write_text(json.dumps({"status": "running", "why": "", "facts": {}, "rows": []} | found))
+"""
+
+
+def run(tmp_path, body, *, limit=60.0, correctness=False, minutes=5.0):
+    """The report of one section that is this script."""
+    script = tmp_path / "section.py"
+    script.write_text(SCRIPT + body)
+    section = gpu_report.Section("one", "One", limit, correctness, (str(script),))
+    args = gpu_report.parse(["--device", "cpu", "--out", str(tmp_path / "out"), "--minutes", str(minutes)])
+    return gpu_report.run([section], args)
+
+
+def test_a_section_that_hangs_is_stopped_with_its_children(tmp_path):
+    mark = tmp_path / "alive"
+    child = f"import time, pathlib; time.sleep(4); pathlib.Path({str(mark)!r}).touch()"
+    body = f"result(rows=[{{'what': 'first'}}]); subprocess.run([sys.executable, '-c', {child!r}])"
+    began = time.monotonic()
+    found = run(tmp_path, body, limit=1.5)["sections"][0]
+    assert found["status"] == "timed out" and found["rows"] == [{"what": "first"}]
+    assert found["why"] == "stopped after 2 s; rows so far are kept"
+    time.sleep(max(0.0, 6 - (time.monotonic() - began)))
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    "body, status, why",
+    [
+        ("result(status='passed')", "passed", ""),
+        ("result(status='skipped', why='no tool')", "skipped", "no tool"),
+        ("result(status='failed', why='bits differ'); sys.exit(1)", "failed", "bits differ"),
+        ("sys.exit(3)", "failed", "the process ended with exit status 3"),
+        ("result(); import os; os.abort()", "failed", "the process ended with exit status -6"),
+        ("result()", "failed", "the process ended with exit status 0"),
+    ],
+)
+def test_how_a_section_ends(tmp_path, body, status, why):
+    report = run(tmp_path, "print('what it said')\n" + body, correctness=True)
+    found = report["sections"][0]
+    assert (found["status"], found["why"]) == (status, why)
+    assert ("what it said" in found.get("output", "")) == (status == "failed")
+    assert gpu_report.exit_status(report) == (status == "failed")
+    page = (tmp_path / "out").glob("*.md").__next__().read_text()
+    assert ("what it said" in page) == (status == "failed")
+
+
+def test_only_wrong_results_fail_the_report(tmp_path):
+    assert gpu_report.exit_status(run(tmp_path, "sys.exit(3)")) == 0  # no times is not a wrong result
+    wrong = "result(status='passed', rows=[{'what': 'a', 'wrong': 'far off'}])"
+    assert gpu_report.exit_status(run(tmp_path, wrong)) == 1
+
+
+def test_no_section_is_begun_when_the_time_is_over(tmp_path):
+    report = run(tmp_path, "result(status='passed')", correctness=True, minutes=0.01)
+    assert report["sections"][0]["status"] == "not run"
+    assert report["sections"][0]["why"] == "the 0.01 minutes were over"
+    assert gpu_report.exit_status(report) == 1
+
+
+def test_no_report_is_replaced(tmp_path):
+    for _ in range(2):
+        run(tmp_path, "result(status='passed')")
+    assert len(list((tmp_path / "out").iterdir())) == 4
+
+
+def test_exceptions_of_a_section(tmp_path):
+    command = [sys.executable, str(BENCHMARKS / "gpu_section.py"), "kernels", "--device", "cpu", "--quick"]
+    (tmp_path / "ceilings.json").write_text("not JSON")
+    done = subprocess.run([*command, "--folder", str(tmp_path)], capture_output=True, text=True)
+    found = json.loads((tmp_path / "kernels.json").read_text())
+    assert done.returncode == 0 and found["status"] == "passed"  # each case loses its own rows alone
+    assert all(row["why"].startswith("JSONDecodeError") for row in found["rows"])
+
+
+# --- what is wrong ---
+@pytest.fixture
+def place(tmp_path):
+    return gpu_common.Result(tmp_path / "one.json"), gpu_common.Setting("cpu", True, tmp_path)
+
+
+def test_noise_that_differs_in_one_bit_is_wrong(place, monkeypatch):
+    def other(shape, **arguments):
+        z = ops.philox_normal(shape, **arguments)
+        if arguments["step"] == 3:
+            z[2, 5] = torch.nextafter(z[2, 5], torch.tensor(9.0))
+        return z
+
+    gpu_checks.noise(*place)
+    monkeypatch.setattr(reference, "philox_normal", other)
+    with pytest.raises(gpu_common.Failed, match="^1 of 200000 normals differ between cpu and plain torch$"):
+        gpu_checks.noise(*place)
+
+
+def test_an_op_that_differs_is_wrong(place, monkeypatch):
+    real = ops.cld_step
+    monkeypatch.setattr(ops, "cld_step", lambda u, *a, **k: real(u, *a, **k).mul_(1.001))
+    gpu_kernels.kernels(*place)
+    rows = place[0].rows
+    assert [row["what"] for row in rows if "wrong" in row] == ["CLD step 4x3x8x8"]
+    assert len([row for row in rows if row["variant"] == "fused" and "median_us" in row]) == 9
+
+
+def test_pytest_tables(place):
+    cases = """<testsuites><testsuite>
+        <testcase classname="a" name="good"/>
+        <testcase classname="a" name="bad"><failure message="1 is not 2"/></testcase>
+        <testcase classname="a" name="broken"><error/></testcase>
+        <testcase classname="a" name="off"><skipped message="no GPU"/></testcase></testsuite></testsuites>"""
+    assert gpu_checks.counted(place[0], ElementTree.fromstring(cases)) == 1
+    assert place[0].facts == {"passed": 1, "failed": 2, "skipped": 1}
+    assert [row.get("wrong") or row["why"] for row in place[0].rows] == ["1 is not 2", "error", "skipped: no GPU"]
+
+
+# --- the sanitizers ---
+def sanitize(tmp_path, monkeypatch, script):
+    """The section with this script in the place of compute-sanitizer."""
+    program = tmp_path / "compute-sanitizer"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(gpu_sanitizers, "find", lambda: str(program))
+    result = gpu_common.Result(tmp_path / "sanitizers.json")
+    gpu_sanitizers.sanitizers(result, gpu_common.Setting("cuda", True, tmp_path))
+    return result
+
+
+CLEAN = 'echo "144 calls"; echo "========= ERROR SUMMARY: 0 errors"'
+
+
+def test_sanitizers_that_find_nothing(tmp_path, monkeypatch):
+    said = f'echo "$2 $PYTORCH_NO_CUDA_MEMORY_CACHING" >> {tmp_path}/calls; {CLEAN}'
+    result = sanitize(tmp_path, monkeypatch, said)
+    assert [row["what"] for row in result.rows] == ["memcheck", "racecheck", "synccheck"]
+    assert all(row["calls"] == 144 and row["summary"] == "0 errors" for row in result.rows)
+    assert sorted((tmp_path / "calls").read_text().split()) == ["1", "1", "1", "memcheck", "racecheck", "synccheck"]
+
+
+@pytest.mark.parametrize(
+    "end, wrong",
+    [
+        ("exit 86", "it found errors, exit status 86"),
+        ("exit 1", "the calls did not run to the end, exit status 1"),
+        ("exec sleep 9", "the calls did not run to the end, it did not end in time"),
+    ],
+)
+def test_a_sanitizer_that_finds_something(tmp_path, monkeypatch, end, wrong):
+    monkeypatch.setattr(gpu_sanitizers, "LIMIT", 1.0)
+    with pytest.raises(gpu_common.Failed, match="^racecheck did not pass$"):
+        sanitize(tmp_path, monkeypatch, f'{CLEAN}; if [ "$2" = racecheck ]; then {end}; fi')
+    rows = json.loads((tmp_path / "sanitizers.json").read_text())["rows"]
+    assert [row.get("wrong") for row in rows] == [None, wrong, None]
+
+
+def test_a_sanitizer_that_is_not_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu_sanitizers, "find", lambda: None)
+    with pytest.raises(gpu_common.Skipped, match="compute-sanitizer is not installed"):
+        gpu_sanitizers.sanitizers(gpu_common.Result(tmp_path / "x"), gpu_common.Setting("cuda", True, tmp_path))
+
+
+def test_the_sanitizers_see_every_op(monkeypatch):
+    called = set()
+
+    def recorded(name, function):
+        return lambda *a, **k: (called.add(name), function(*a, **k))[1]
+
+    for name in ops.__all__:
+        monkeypatch.setattr(ops, name, recorded(name, getattr(ops, name)))
+    assert gpu_sanitize.main("cpu") > 100
+    assert called == set(ops.__all__)
+
+
+# --- timing on a GPU, with one that only counts ---
+class Fake:
+    """torch.cuda where a call takes a second on the device; `capture` says whether graphs can hold it."""
+
+    def __init__(self, monkeypatch, capture=True):
+        self.now, self.recorded, self.captures = 0.0, None, capture
+        fake = self
+
+        class Event:
+            def __init__(self, enable_timing):
+                assert enable_timing
+
+            def record(self):
+                self.at = fake.now
+
+            def synchronize(self):
+                pass
+
+            def elapsed_time(self, end):
+                return 1e3 * (end.at - self.at)
+
+        class Graph:
+            def replay(self):
+                fake.now += self.calls * 1.0
+
+        class Context:
+            def __init__(self, graph):
+                self.graph = graph
+
+            def __enter__(self):
+                fake.recorded = 0
+
+            def __exit__(self, *_):
+                self.graph.calls, fake.recorded = fake.recorded, None
+                if not fake.captures:
+                    raise RuntimeError("operation not permitted when stream is capturing")
+
+        class Stream:
+            def wait_stream(self, other):
+                pass
+
+            __enter__ = __exit__ = lambda *_: None
+
+        names = {"Event": Event, "CUDAGraph": Graph, "graph": Context, "Stream": Stream, "stream": lambda s: s}
+        for name, value in names.items():
+            monkeypatch.setattr(torch.cuda, name, value)
+        monkeypatch.setattr(torch.cuda, "current_stream", Stream)
+        monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+
+    def call(self):
+        if self.recorded is None:
+            self.now += 1.0
+        else:
+            self.recorded += 1
+
+
+def test_calls_are_timed_as_one_graph(monkeypatch):
+    fake = Fake(monkeypatch)
+    times = timing.rotated({"a": [fake.call] * 5, "b": [fake.call]}, 3, 1, "cuda", loops=("b",))
+    assert times["a"] == (1.0, 0.0, "graph") and times["b"] == (1.0, 0.0, "loop")
+
+
+def test_calls_that_no_graph_holds_are_timed_one_after_another(monkeypatch):
+    fake = Fake(monkeypatch, capture=False)
+    assert timing.rotated({"a": [fake.call] * 5}, 3, 1, "cuda")["a"] == (1.0, 0.0, "loop")
+
+
+def test_sets_of_inputs_exceed_the_cache(monkeypatch):
+    properties = type("Properties", (), {"L2_cache_size": 60 << 20})
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    assert [timing.input_sets(moved << 20, "cuda") for moved in (1000, 50, 13, 1)] == [2, 3, 10, 64]
+    assert timing.input_sets(1, "cpu") == 1
+
+
+def test_interleaved_stops_when_its_time_is_over():
+    with pytest.raises(ValueError, match="^interleaved: repeats must be at least 2, got 1$"):
+        timing.interleaved({}, repeats=1)
+    calls = []
+    timing.interleaved({"a": lambda: calls.append(time.sleep(0.01))}, repeats=1000, warmup=1, seconds=0.0)
+    assert len(calls) == 3  # a warm-up and two rounds
+
+
+def test_schemes_are_those_of_the_paper():
+    assert gpu_runs.PAPER == {"LRS": 170, "HRS": 556, "LRS-2-up-HRS-9": 533}
+
+
+def test_make_knows_the_report():
+    done = subprocess.run(["make", "-n", "gpu-report"], cwd=BENCHMARKS.parent, capture_output=True, text=True)
+    assert done.returncode == 0 and "benchmarks/gpu_report.py" in done.stdout
