@@ -5,7 +5,6 @@ time of its norms and sums at the bandwidth of a large copy: a norm with its ELU
 costs one more reading and writing. Networks without such norms have the first part alone.
 """
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -45,7 +44,7 @@ class Ceilings(NamedTuple):
 def ceilings(device, seconds=3.0) -> Ceilings:
     """Both, measured for about so many seconds."""
     cuda = torch.device(device).type == "cuda"
-    source = torch.ones((1 << 30) if cuda else (1 << 25), device=device)
+    source = torch.ones((1 << 28) if cuda else (1 << 25), device=device)
     target = torch.empty_like(source)
     n = 8192 if cuda else 1024
     a, b = torch.randn(n, n, device=device), torch.randn(n, n, device=device)
@@ -99,7 +98,8 @@ def forward_rows(name, model, batches, limits, device="cpu", seconds=20.0, progr
         progress: called after each timing.
 
     Returns:
-        a row for each batch: median, images/s, GFLOP/s, and the share of the floor of the whole pass.
+        a row for each batch: median, images/s, GFLOP/s, and the share of the floor of the whole pass (None where no
+        products were counted).
     """
     found = work(model, device)
     rows = []
@@ -120,7 +120,7 @@ def forward_rows(name, model, batches, limits, device="cpu", seconds=20.0, progr
                     "images_per_s": batch / seconds_each,
                     "gflop_per_s": batch * found.flop / seconds_each / 1e9,
                     "floor_s": floor,
-                    "share_of_floor": floor / seconds_each if found.flop else math.nan,
+                    "share_of_floor": floor / seconds_each if found.flop else None,
                 }
             )
             if progress is not None:

@@ -65,6 +65,9 @@ MODELS = {  # what --model means: shape and options -> network
 @click.option("--batch-size", default=128, show_default=True)
 @click.option("--lr", default=1e-3, show_default=True)
 @click.option("--ema", default=0.999, show_default=True, help="Decay of the average of the weights; 0: none.")
+@click.option(
+    "--ema-warmup/--no-ema-warmup", default=True, show_default=True, help="Let the average follow closely at first."
+)
 @click.option("--grad-clip", type=float, help="Largest norm of the gradient.")
 @click.option("--flip/--no-flip", default=False, show_default=True, help="Mirror images at random.")
 @click.option("--dequantise/--no-dequantise", default=True, show_default=True)
@@ -102,6 +105,7 @@ def train(
     batch_size,
     lr,
     ema,
+    ema_warmup,
     grad_clip,
     flip,
     dequantise,
@@ -150,6 +154,7 @@ def train(
         batch_size=batch_size,
         lr=lr,
         ema=ema or None,
+        ema_warmup=ema_warmup,
         seed=seed,
         flip=flip,
         dequantise=dequantise,
