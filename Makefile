@@ -2,6 +2,7 @@
 # make test    installs everything into .venv and runs the tests
 # make lint    ruff, clang-format and mypy
 # make bench   the benchmarks of kernels, networks and multi-resolution runs on this machine
+# make gpu-report   build, tests, sanitizers and all benchmarks on a GPU, with $(PYTHON)'s packages and no network
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -10,7 +11,7 @@ LINT_STAMP := $(VENV)/.lint_installed
 NATIVE := $(wildcard csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu)
 CXX_FILES := $(NATIVE) $(wildcard python_tests/emulation/*.h python_tests/*/*.cpp python_tests/*.cpp)
 
-.PHONY: demo test lint format bench clean
+.PHONY: demo test lint format bench gpu-report clean
 
 demo: $(STAMP)
 	$(BIN)/langevin-ext demo --out demo_output
@@ -33,6 +34,9 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/kernels.py
 	$(BIN)/python benchmarks/network.py
 	$(BIN)/python benchmarks/multiresolution.py
+
+gpu-report:
+	$(PYTHON) benchmarks/gpu_report.py
 
 $(STAMP): setup.py pyproject.toml constraints.txt $(NATIVE)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
