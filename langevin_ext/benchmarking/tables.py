@@ -7,7 +7,7 @@ import torch
 from .. import sampling
 from ..samplers import SCHEMES, names
 from . import kernels
-from .timing import input_sets, interleaved, rotated
+from .timing import input_sets, rotated, wall_seconds
 
 PAPER = ("LRS", "HRS", "LRS-up", "LRS-up-HRS-3", "LRS-up-HRS-9", "LRS-2-up-HRS-9")  # arXiv:2006.11166, table 1
 
@@ -132,14 +132,11 @@ def run_row(models, batch, units, seconds=15.0) -> dict:
     else:
         size = "x".join(map(str, model.shape[1:]))
         each = len(model.sigmas) * max(units[size], 1e-9)
-        scheme, arguments = "annealed", {"n_steps_each": max(1, min(100, int(seconds / each / 3)))}
+        scheme, arguments = "annealed", {"n_steps_each": max(1, min(100, int(seconds / each)))}
     arguments |= {"batch_size": batch, "progress": False}
     plan = replace(sampling.plan(model, scheme, batch, **arguments), unit_seconds=units)
 
-    def run():
-        return sampling.sample(model, scheme, batch, **arguments).sum().item()  # waits for the device
-
-    time = interleaved({"run": run}, 2, 1, "cpu")["run"].median
+    time = wall_seconds(lambda: sampling.sample(model, scheme, batch, **arguments).cpu())
     return {
         "scheme": scheme,
         "arguments": {name: value for name, value in arguments.items() if name != "progress"},
