@@ -5,6 +5,7 @@ import sys
 import click
 
 from . import __version__
+from .commands.bench import bench
 from .commands.demo import demo
 from .commands.diagnose import diagnose
 from .commands.evaluate import evaluate
@@ -54,6 +55,7 @@ COMMANDS = (
     tune,
     table,
     experiment_command,
+    bench,
     diagnose,
     suggest,
 )

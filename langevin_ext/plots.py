@@ -174,7 +174,7 @@ def scatter(points, path) -> Path:
 
     figure = Figure(figsize=(5.0, 5.0), layout="constrained")
     axes = figure.subplots()
-    axes.scatter(*rows.T, s=max(1.0, min(12.0, 4000 / max(len(rows), 1))), alpha=0.6, linewidths=0)
+    axes.scatter(rows[:, 0], rows[:, 1], s=max(1.0, min(12.0, 4000 / max(len(rows), 1))), alpha=0.6, linewidths=0)
     axes.set(aspect="equal", xlabel="x₁", ylabel="x₂", title=f"{len(rows)} samples")
     return write_figure(figure, path)
 

@@ -13,18 +13,17 @@ import pytest
 import torch
 
 from langevin_ext import ops, reference
-from langevin_ext.benchmarking import timing
 
 BENCHMARKS = pathlib.Path(__file__).resolve().parent.parent / "benchmarks"
 sys.path.append(str(BENCHMARKS))
 
 import gpu_checks  # noqa: E402
 import gpu_common  # noqa: E402
-import gpu_kernels  # noqa: E402
 import gpu_report  # noqa: E402
 import gpu_runs  # noqa: E402
 import gpu_sanitize  # noqa: E402
 import gpu_sanitizers  # noqa: E402
+import gpu_section  # noqa: E402
 from gpu_markdown import markdown, table  # noqa: E402
 
 RUNS = ("ceilings", "kernels", "norms", "convolutions", "forward", "sampling", "training")
@@ -209,8 +208,11 @@ def test_noise_that_differs_in_one_bit_is_wrong(place, monkeypatch):
 def test_an_op_that_differs_is_wrong(place, monkeypatch):
     real = ops.cld_step
     monkeypatch.setattr(ops, "cld_step", lambda u, *a, **k: real(u, *a, **k).mul_(1.001))
-    gpu_kernels.kernels(*place)
-    rows = place[0].rows
+    arguments = ["kernels", "--device", "cpu", "--quick", "--folder", str(place[1].folder)]
+    assert gpu_section.main(arguments) == 1
+    found = json.loads((place[1].folder / "kernels.json").read_text())
+    rows = found["rows"]
+    assert (found["status"], found["why"]) == ("failed", "wrong rows: 1")
     assert [row["what"] for row in rows if "wrong" in row] == ["CLD step 4x3x8x8"]
     assert len([row for row in rows if row["variant"] == "fused" and "median_us" in row]) == 9
 
@@ -283,88 +285,7 @@ def test_the_sanitizers_see_every_op(monkeypatch):
     assert called == set(ops.__all__)
 
 
-# --- timing on a GPU, with one that only counts ---
-class Fake:
-    """torch.cuda where a call takes a second on the device; `capture` says whether graphs can hold it."""
-
-    def __init__(self, monkeypatch, capture=True):
-        self.now, self.recorded, self.captures = 0.0, None, capture
-        fake = self
-
-        class Event:
-            def __init__(self, enable_timing):
-                assert enable_timing
-
-            def record(self):
-                self.at = fake.now
-
-            def synchronize(self):
-                pass
-
-            def elapsed_time(self, end):
-                return 1e3 * (end.at - self.at)
-
-        class Graph:
-            def replay(self):
-                fake.now += self.calls * 1.0
-
-        class Context:
-            def __init__(self, graph):
-                self.graph = graph
-
-            def __enter__(self):
-                fake.recorded = 0
-
-            def __exit__(self, *_):
-                self.graph.calls, fake.recorded = fake.recorded, None
-                if not fake.captures:
-                    raise RuntimeError("operation not permitted when stream is capturing")
-
-        class Stream:
-            def wait_stream(self, other):
-                pass
-
-            __enter__ = __exit__ = lambda *_: None
-
-        names = {"Event": Event, "CUDAGraph": Graph, "graph": Context, "Stream": Stream, "stream": lambda s: s}
-        for name, value in names.items():
-            monkeypatch.setattr(torch.cuda, name, value)
-        monkeypatch.setattr(torch.cuda, "current_stream", Stream)
-        monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
-
-    def call(self):
-        if self.recorded is None:
-            self.now += 1.0
-        else:
-            self.recorded += 1
-
-
-def test_calls_are_timed_as_one_graph(monkeypatch):
-    fake = Fake(monkeypatch)
-    times = timing.rotated({"a": [fake.call] * 5, "b": [fake.call]}, 3, 1, "cuda", loops=("b",))
-    assert times["a"] == (1.0, 0.0, "graph") and times["b"] == (1.0, 0.0, "loop")
-
-
-def test_calls_that_no_graph_holds_are_timed_one_after_another(monkeypatch):
-    fake = Fake(monkeypatch, capture=False)
-    assert timing.rotated({"a": [fake.call] * 5}, 3, 1, "cuda")["a"] == (1.0, 0.0, "loop")
-
-
-def test_sets_of_inputs_exceed_the_cache(monkeypatch):
-    properties = type("Properties", (), {"L2_cache_size": 60 << 20})
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
-    assert [timing.input_sets(moved << 20, "cuda") for moved in (1000, 50, 13, 1)] == [2, 3, 10, 64]
-    assert timing.input_sets(1, "cpu") == 1
-
-
-def test_interleaved_stops_when_its_time_is_over():
-    with pytest.raises(ValueError, match="^interleaved: repeats must be at least 2, got 1$"):
-        timing.interleaved({}, repeats=1)
-    calls = []
-    timing.interleaved({"a": lambda: calls.append(time.sleep(0.01))}, repeats=1000, warmup=1, seconds=0.0)
-    assert len(calls) == 3  # a warm-up and two rounds
-
-
+# --- the plan ---
 def test_schemes_are_those_of_the_paper():
     assert gpu_runs.PAPER == {"LRS": 170, "HRS": 556, "LRS-2-up-HRS-9": 533}
 

@@ -250,7 +250,7 @@ def test_wrong_inputs_are_refused(name):
 
 
 def test_build_names_what_it_knows():
-    with pytest.raises(ValueError, match="class of Classifier, FSRCNN, NCSN, NCSNv2, got 'UNet'"):
+    with pytest.raises(ValueError, match="class of CLDNet, Classifier, FSRCNN, MLP, NCSN, NCSNv2, got 'UNet'"):
         models.build({"class": "UNet"})
     with pytest.raises(ValueError, match="arguments of NCSN"):
         models.build({"class": "NCSN", "width": 3})

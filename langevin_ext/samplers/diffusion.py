@@ -164,7 +164,7 @@ def check_method(method, n_steps, continuous) -> None:
             import torchdiffeq  # noqa: F401
         except ImportError:
             raise ImportError(
-                f"probability-flow: method {method!r} needs torchdiffeq; run 'pip install torchdiffeq', or use {RK4!r}"
+                f"probability-flow: method {method!r} needs torchdiffeq; run 'pip install torchdiffeq' (extra `ode`), or use {RK4!r}"
             ) from None
 
 

@@ -1,0 +1,75 @@
+"""What the sections of the GPU report share: where they write, how large they are, how they end."""
+
+import json
+import os
+import pathlib
+from dataclasses import dataclass, field
+
+ABSENT = "not in this version"
+
+
+class Skipped(Exception):
+    """A section that cannot run here, and why."""
+
+
+class Failed(Exception):
+    """A section whose result is wrong, and what."""
+
+
+@dataclass
+class Result:
+    """What a section has found so far, on the disk.
+
+    Of the keys of a row, `what` and `variant` name it; `why` says in words what the numbers do not, and `wrong` what is
+    not as it must be: then the report fails.
+    """
+
+    path: pathlib.Path
+    facts: dict = field(default_factory=dict)
+    rows: list = field(default_factory=list)
+
+    def add(self, **row):
+        """One more row."""
+        self.rows.append(row)
+        self.write("running")
+
+    def absent(self, **row):
+        """A row of the plan that nothing can fill yet."""
+        self.add(**row, why=ABSENT)
+
+    def say(self, **facts):
+        """More facts."""
+        self.facts.update(facts)
+        self.write("running")
+
+    def write(self, status, why=""):
+        """Everything so far, and how it stands."""
+        temporary = self.path.with_suffix(".tmp")
+        found = {"status": status, "why": why, "facts": self.facts, "rows": self.rows}
+        temporary.write_text(json.dumps(found))
+        os.replace(temporary, self.path)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where and how large."""
+
+    device: str
+    quick: bool
+    folder: pathlib.Path
+    no_build: bool = False
+
+    @property
+    def cuda(self) -> bool:
+        """Whether a GPU is measured."""
+        return self.device == "cuda"
+
+    def of(self, section) -> dict:
+        """The facts of an earlier section of this report; nothing if it did not come so far."""
+        path = self.folder / f"{section}.json"
+        return json.loads(path.read_text())["facts"] if path.is_file() else {}
+
+
+def sentence(error) -> str:
+    """An exception in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

@@ -1,0 +1,163 @@
+"""Section of the GPU report: the forward pass of NCSN, ngf 128, against the released network's and its floor."""
+
+import copy
+import math
+import warnings
+
+import torch
+from gpu_common import sentence
+from gpu_kernels import release
+from official import official_forward
+
+from langevin_ext.benchmarking.kernels import rewritten_norm
+from langevin_ext.benchmarking.network import work
+from langevin_ext.benchmarking.timing import interleaved, together
+from langevin_ext.models import NCSN, ConditionalInstanceNorm2dPlus
+
+LARGEST_ERROR = {torch.float32: 1e-2, torch.float16: 5e-2}  # of convolutions in TF32 and fp16, all in a row
+RATE = {torch.float32: "tf32_flop_per_s", torch.float16: "fp16_flop_per_s"}
+
+
+class RewrittenNorm(torch.nn.Module):
+    """Our norm in plain torch, in the form that a compiler can do most with."""
+
+    def __init__(self, norm):
+        super().__init__()
+        self.embed = norm.embed
+
+    def forward(self, x, level, *, elu=False, residual=None):
+        total = x if residual is None else x + residual
+        y = rewritten_norm(total, *self.embed(level).chunk(3, dim=1), elu=elu)
+        return y if residual is None else (y, total)
+
+
+def without_kernels(model):
+    """A copy of the network with plain-torch norms: what torch.compile is given."""
+    model = copy.deepcopy(model)
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, ConditionalInstanceNorm2dPlus):
+                setattr(parent, name, RewrittenNorm(child))
+    return model
+
+
+def halved(model):
+    """A copy of the network with convolutions in half precision; the tables of the norms stay float32."""
+    model = copy.deepcopy(model)
+    for module in model.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.half()
+    return model
+
+
+def forward(result, setting):
+    """Both resolutions; torch.compile last, as it takes longest."""
+    sizes, ngf, batches = ((8, 16), 4, (2,)) if setting.quick else ((32, 64), 128, (100, 132))
+    torch.backends.cudnn.benchmark = True
+    result.say(float32_convolutions_in_tf32=torch.backends.cudnn.allow_tf32)
+    warnings.filterwarnings("ignore", module="torch.*")
+    with torch.no_grad():
+        for size in sizes:
+            model = network(size, ngf, setting)
+            result.say(**{f"gflop_per_image_at_{size}": work(model, setting.device).flop / 1e9})
+            for batch in batches:
+                rows(result, setting, model, batch, variants)
+            result.absent(what=f"{size} px", variant="inference engine, fp16")
+        for size in sizes:
+            rows(result, setting, network(size, ngf, setting), batches[0], rewritten)
+
+
+def network(size, ngf, setting):
+    """Untrained, the same in every call."""
+    torch.manual_seed(0)
+    return NCSN((3, size, size), ngf).to(setting.device).eval()
+
+
+def rows(result, setting, model, batch, ways):
+    """Rows of one batch in each of the ways to compute it."""
+    x = torch.rand(batch, *model.shape, device=setting.device)
+    level = torch.arange(batch, device=setting.device) % len(model.sigmas)
+    expected = {dtype: exact(model, x.to(dtype), level) for dtype in LARGEST_ERROR}
+    found, what = work(model, setting.device), f"{model.shape[1]} px, batch {batch}"
+    for name, fn, inputs in ways(model, x, level, setting):
+        row(result, setting, found, what, name, fn, inputs, expected)
+        release(setting)
+
+
+def variants(model, x, level, setting):
+    """(name, forward(x, level), inputs): the released network's computation and ours."""
+    state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    halves = {name: _half(tensor) for name, tensor in model.state_dict().items()}
+    last = x.to(torch.float16, memory_format=torch.channels_last), level
+    yield "released, eager, float32 NCHW", lambda x, i: official_forward(state, x, i), (x, level)
+    yield "langevin_ext, float32", model, (x, level)
+    yield "released, eager, fp16 NHWC", lambda x, i: official_forward(halves, x, i), last
+    yield "langevin_ext, fp16", halved(model), last
+
+
+def rewritten(model, x, level, setting):
+    """The strongest baseline: all our rewritings of the network, in plain torch, compiled."""
+    last = x.to(torch.float16, memory_format=torch.channels_last), level
+    plain = without_kernels(halved(model))
+    if setting.cuda and not setting.quick:
+        yield "torch.compile, rewritten norm, fp16 NHWC", torch.compile(plain, dynamic=False), last
+    else:
+        yield "rewritten norm, eager, fp16 NHWC", plain, last
+
+
+def _half(tensor):
+    """A weight in half precision, channels-last where it is one of a convolution."""
+    tensor = tensor.half() if tensor.is_floating_point() else tensor
+    return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
+
+
+def row(result, setting, found, what, name, fn, inputs, expected):
+    """Rows of one variant, called from Python and replayed as a graph, with its error."""
+    x, level = inputs
+    try:
+        error = relative_error(fn(x, level), expected[x.dtype])
+        runs = {"loop" if setting.cuda else "call": lambda: fn(x, level)}
+        replay, how = together(list(runs.values()), torch.device(setting.device))
+    except Exception as reason:  # a baseline that does not run loses its own row
+        result.add(what=what, variant=name, why=sentence(reason))
+        return
+    if how == "graph":
+        runs["graph"] = replay
+    times = interleaved(runs, 3 if setting.quick else 12, 2, setting.device, flush=False, seconds=6.0)
+    floor = floor_of(found, x, setting.of("ceilings"))
+    for how, time in times.items():
+        said = {} if error <= LARGEST_ERROR[x.dtype] else {"wrong": f"relative error {error:.1e}"}
+        bound = {} if floor is None else {"bound_ms": 1e3 * floor, "share": floor / time.median}
+        result.add(
+            what=what,
+            variant=name,
+            how=how,
+            median_ms=1e3 * time.median,
+            iqr=1e3 * time.iqr,
+            **bound,
+            images_per_s=len(x) / time.median,
+            relative_error=error,
+            **said,
+        )
+
+
+def floor_of(found, x, rates):
+    """Seconds that the pass needs at the measured ceilings; None if those were not measured."""
+    rate = rates.get(RATE[x.dtype])
+    return None if rate is None else found.floor(len(x), x.element_size(), rate, rates["copy_bytes_per_s"])
+
+
+def exact(model, x, level):
+    """The released computation in float32 without TF32."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        return official_forward(model.state_dict(), x.float().contiguous(), level)
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
+def relative_error(got, expected) -> float:
+    """Relative to the largest expected value; infinite for what is not finite."""
+    error = ((got.double() - expected.double()).abs().max() / expected.double().abs().max()).item()
+    return error if math.isfinite(error) else math.inf

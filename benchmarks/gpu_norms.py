@@ -1,0 +1,91 @@
+"""Sections of the GPU report: instance norm++ in the shapes of the network, and the network's convolutions."""
+
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from gpu_kernels import case_rows, release, timed
+
+from langevin_ext.benchmarking import kernels as cases
+from langevin_ext.benchmarking.timing import input_sets, rotated
+
+# (C, H, W) of the norms of NCSN, ngf 128, at 32 and at 64 pixels, and what a one-pass kernel should reach of the copy
+SHAPES = {
+    (128, 32, 32): 0.60,
+    (256, 16, 16): 0.60,
+    (128, 16, 16): 0.60,
+    (128, 64, 64): 0.75,
+    (256, 32, 32): 0.75,
+}
+BATCHES = (66, 99, 100, 128, 132)
+
+
+def norms(result, setting):
+    """Forward in all shapes, with the sum before it, and the gradients."""
+    device, half = setting.device, torch.float16
+    batch, shapes = (2, {(8, 4, 4): 0.6, (8, 6, 6): 0.75}) if setting.quick else (100, SHAPES)
+    wide = max(shapes, key=lambda shape: shape[0] * shape[1] * shape[2])
+    options = {"dtype": half, "channels_last": True}
+    with torch.no_grad():
+        for shape, target in shapes.items():
+            name = f"norm+ELU fp16 NHWC {'x'.join(map(str, (batch, *shape)))}"
+            case_rows(result, setting, name, partial(cases.norm, (batch, *shape), device, **options), target)
+            result.absent(what=name, variant="one-pass cluster")
+            release(setting)
+        whole = (batch, *wide)
+        text, gradients = "x".join(map(str, whole)), partial(cases.norm_backward, whole, device, channels_last=True)
+        plan = [
+            ("sum+norm+ELU fp16 NHWC", partial(cases.norm, whole, device, residual=True, **options), 0.80),
+            ("norm+ELU float32 NCHW", partial(cases.norm, whole, device), None),
+            ("norm+ELU gradients fp16 NHWC", partial(gradients, dtype=half), 0.70),
+            ("norm+ELU gradients bf16 NHWC", partial(gradients, dtype=torch.bfloat16), 0.70),
+        ]
+        for name, make, target in plan:
+            case_rows(result, setting, f"{name} {text}", make, target)
+            release(setting)
+    result.say(bound="each input read once and each output written once at the copy's rate")
+
+
+def convolutions(result, setting):
+    """3x3 convolutions of the network in fp16, channels-last, over batches that fill the multiprocessors or do not."""
+    device = setting.device
+    if setting.quick:
+        plan, batches = [(8, 4, 1), (8, 4, 2)], (2, 3)
+    else:
+        plan = [(256, size, dilation) for size in (16, 32) for dilation in (1, 2, 4)] + [(128, 32, 1), (128, 64, 1)]
+        batches = BATCHES
+    torch.backends.cudnn.benchmark = True
+    rates = setting.of("ceilings")
+    times = {}
+    with torch.no_grad():
+        for channels, size, dilation in plan:
+            for batch in batches:
+                time = convolution(channels, size, dilation, batch, device, 3 if setting.quick else 15)
+                times[channels, size, dilation, batch] = time.median
+                flop = 2 * batch * size**2 * 9 * channels**2
+                rate = rates.get("fp16_flop_per_s")
+                result.add(
+                    what=f"{channels}->{channels} 3x3 at {size}x{size}, dilation {dilation}",
+                    variant=f"batch {batch}",
+                    **timed(time),
+                    tflop_per_s=flop / time.median / 1e12,
+                    **({} if rate is None else {"bound_us": 1e6 * flop / rate, "share": flop / rate / time.median}),
+                    target=0.6 if batch == batches[-1] else None,
+                )
+                release(setting)
+    if not setting.quick:
+        same = [times[(*key, 100)] / times[(*key, 132)] for key in plan]
+        result.say(time_of_batch_100_over_132=f"{min(same):.2f} to {max(same):.2f} (1 where both need as many waves)")
+
+
+def convolution(channels, size, dilation, batch, device, repeats):
+    """Times of one shape, over several sets of inputs."""
+
+    def random(*shape):
+        return torch.randn(shape, device=device).to(torch.float16, memory_format=torch.channels_last)
+
+    weight = random(channels, channels, 3, 3)
+    moved = 2 * 2 * batch * channels * size**2
+    inputs = [random(batch, channels, size, size) for _ in range(input_sets(moved, device))]
+    calls = [lambda x=x: F.conv2d(x, weight, padding=dilation, dilation=dilation) for x in inputs]
+    return rotated({"convolution": calls}, repeats, 2, device)["convolution"]
