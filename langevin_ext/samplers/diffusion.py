@@ -164,7 +164,8 @@ def check_method(method, n_steps, continuous) -> None:
             import torchdiffeq  # noqa: F401
         except ImportError:
             raise ImportError(
-                f"probability-flow: method {method!r} needs torchdiffeq; run 'pip install torchdiffeq' (extra `ode`), or use {RK4!r}"
+                f"probability-flow: method {method!r} needs torchdiffeq; run 'pip install torchdiffeq' (extra `ode`), "
+                f"or use {RK4!r}"
             ) from None
 
 
