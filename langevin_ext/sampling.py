@@ -143,6 +143,8 @@ def sample(
     kept = kept_rows(job.plan.stages, snapshot)
     if snapshot is not None and not return_info:
         raise ValueError("sample: argument snapshot needs return_info=True, which returns the snapshots")
+    if callback is not None and not callable(callback):
+        raise TypeError(f"sample: argument callback must be callable, got {type(callback).__name__}")
     record = new_record(job.plan, kept, job.dtype)
     settings = settings_of(job, snapshot)
     file = Checkpoint(checkpoint, settings | {"model": "".join(map(fingerprint, job.models))} if checkpoint else None)

@@ -96,3 +96,9 @@ def test_wrong_arguments():
         gaussian_fit_kl(isotropic(0, 0.0, 2), isotropic(0, 1.0, 2))
     with pytest.raises(ValueError, match="gaussian_statistics: features must be finite"):
         gaussian_fit_kl(torch.full((9, 2), math.nan), isotropic(0, 1.0, 2))
+
+
+def test_dependent_features_are_refused():
+    x = noise.normal((1000, 8), 3)
+    with pytest.raises(ValueError, match="none of them constant or a combination of others"):
+        gaussian_fit_kl(torch.cat([x, x.sum(1, keepdim=True)], 1), noise.normal((1000, 9), 4))

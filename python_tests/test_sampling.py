@@ -292,6 +292,14 @@ def test_a_diverging_score_is_diagnosed():
         ),
         ({"scheme": "sms", "sigma": 1.0}, "scheme 'sms' needs the option m"),
         (
+            {"scheme": "jms", "sigma": 1.0, "m": 2, "denoise": False},
+            "scheme 'jms' does not take the argument denoise; leave it out",
+        ),
+        ({"scheme": "walk-jump", "sigma": 1.0, "sigmas": [2.0, 1.0]}, "does not take the argument sigmas"),
+        ({"init": "data", "data": np.zeros((5, 2, 4), "f4")}, r"data must be float images \(N, C, H, W\), got"),
+        ({"scheme": "ou-reverse", "T": 400.0, "gamma": 1.0}, "option T must be at most 300, .*, got 400"),
+        ({"scheme": "probability-flow", "rtol": -1}, "option rtol must be a positive number, got -1"),
+        (
             {"known": torch.zeros(2, 4, 3), "mask": torch.ones(2, 4, 3), "n_steps_each": 0},
             "n_steps_each must be at least 1 with known pixel",
         ),

@@ -10,7 +10,7 @@ import pytest
 import torch
 from sampling_helpers import variances
 
-from langevin_ext import noise
+from langevin_ext import load, noise
 from langevin_ext.samplers.measurement import jump
 from langevin_ext.sampling import plan, sample
 from langevin_ext.scores import Gaussian, GaussianMixture
@@ -166,3 +166,14 @@ def test_levels_that_a_model_lacks():
     with pytest.raises(ValueError, match="the noise levels of the scheme must be levels of the model, which has no at"):
         sample(Levels(), "sms", sigma=1.0, m=3, **QUIET)
     assert sample(Levels(), "walk-jump", 2, sigma=0.5, n_steps_each=2, **QUIET).shape == (2, 1, 1, 1)
+
+
+def test_jump_checks_and_keeps_no_graph():
+    network = load("digits")
+    assert jump(network, np.zeros((2, 1, 8, 8), "f4"), network.sigmas[-1]).numpy().shape == (2, 1, 8, 8)
+    for bad, message in (
+        (torch.zeros(2, 3), r"jump: argument y must have shape \(B, 1, 8, 8\), got \(2, 3\)"),
+        (torch.zeros(2, 1, 8, 8), "jump: option sigma must be a positive number, got 'a'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            jump(network, bad, "a" if bad.dim() == 4 else 0.01)

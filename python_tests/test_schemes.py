@@ -170,3 +170,19 @@ def test_training_and_loading_know_their_images(tmp_path):
     for name in ("model", "checkpoint"):
         assert load(tmp_path / "run" / f"{name}.safetensors").data_fingerprint == digits.fingerprint
     assert load("digits").data_fingerprint == digits.fingerprint
+
+
+def test_snapshots_and_steps_of_the_ode():
+    seen = []
+    run = {"snapshot": "levels", "return_info": True, "callback": lambda now: seen.append(now["step"])}
+    _, info = sample(MODEL, "probability-flow", 2, n_steps=20, progress=False, **run)
+    assert len(info["snapshots"]) == len(info["diagnostics"]) == 10 and seen == list(range(21))
+
+
+def test_models_that_do_not_fit_the_scheme():
+    with pytest.raises(TypeError, match="it is a velocity model: use the scheme cld-em, cld-sscs or cld-ode, got Crit"):
+        sample(VELOCITY, progress=False)
+    with pytest.raises(TypeError, match=r"callable as model\(u, t\) .* \(train one with objective='hsm'\), got Gauss"):
+        sample(MODEL, "cld-em", progress=False)
+    with pytest.raises(TypeError, match="argument callback must be callable, got int"):
+        sample(MODEL, callback=3, progress=False)

@@ -117,10 +117,12 @@ def test_other_objectives_are_refused(tmp_path):
 
 
 def test_wrong_settings(tmp_path):
-    with pytest.raises(ValueError, match=r"train: objective must be one of dsm, ssm, ssm-vr, hsm, got 'ism'"):
-        Settings(objective="ism")
+    with pytest.raises(ValueError, match=r"train: objective must be one of dsm, ssm, ssm-vr, ism, hsm, got 'nce'"):
+        Settings(objective="nce")
     for name in ("dsm", "hsm"):
-        with pytest.raises(ValueError, match=rf"train: noisy=False needs the objective ssm or ssm-vr, got '{name}'"):
+        with pytest.raises(
+            ValueError, match=rf"train: noisy=False needs the objective ssm, ssm-vr or ism, got '{name}'"
+        ):
             Settings(objective=name, noisy=False)
     with pytest.raises(ValueError, match=r"train: objective 'hsm' needs a velocity model, .*CLDNet, got MLP"):
         Trainer(network(), points(), Settings(objective="hsm"))
@@ -268,7 +270,7 @@ def test_command_for_velocity_models(tmp_path, arguments, kind, network):
             ("rings", "--model", "cld-mlp", "--objective", "dsm"),
             "train: objective 'dsm' needs a model with noise levels",
         ),
-        (("rings", "--no-noisy"), "train: noisy=False needs the objective ssm or ssm-vr, got 'dsm'"),
+        (("rings", "--no-noisy"), "train: noisy=False needs the objective ssm, ssm-vr or ism, got 'dsm'"),
         (("rings", "--flip"), "train: flip must be False for data given as vectors, got True"),
         (("rings", "--size", "8"), "open_dataset: rings: expected no size and no channels, which vectors do not have"),
         (("rings", "--select-every", "1"), "rings: expected images, got vectors of length 2, which only train takes"),
@@ -277,3 +279,15 @@ def test_command_for_velocity_models(tmp_path, arguments, kind, network):
 def test_command_says_what_is_wrong(tmp_path, arguments, message):
     result = run("train", *arguments, "--out", tmp_path / "run", "--steps", 1, "--batch-size", 4)
     assert result.exit_code == 1 and message in result.stderr and len(result.stderr.strip().splitlines()) == 1
+
+
+def test_sliced_objectives_refuse_kinks():
+    with pytest.raises(ValueError, match="'ssm-vr' needs a network with smooth activations"):
+        Trainer(MLP((2, 1, 1), (4,), "relu"), points(), Settings(objective="ssm_vr"))
+
+
+def test_exact_implicit_score_matching_trains():
+    settings = Settings(batch_size=16, objective="ism", seed=3, lr=1e-2)
+    trainer = Trainer(MLP((2, 1, 1), (16,), "silu", [1.0]), points(), settings)
+    first = [trainer.update() for _ in range(60)]
+    assert sum(first[-10:]) < sum(first[:10])

@@ -1,5 +1,6 @@
 """`langevin-ext sample`: images from trained networks."""
 
+import inspect
 import json
 
 import click
@@ -42,10 +43,11 @@ def sample(model_paths, shape, n, scheme, device, out, dry_run, init, data, spli
     """
     model, facts = read_models(model_paths, shape, device)
     arguments = sampling_arguments({**options, "device": device}) | {"init": init}
-    arguments |= dict(_option(text) for text in scheme_options)
+    arguments |= _scheme_options(scheme_options)
     if data is not None:
         channels, *size = (model[0] if isinstance(model, list) else model).shape
-        arguments["data"] = open_dataset(data, size, channels=channels, split=split)
+        form = {} if size == [1, 1] else {"size": size, "channels": channels}  # vectors have neither
+        arguments["data"] = open_dataset(data, split=split, **form)
     if dry_run:
         return click.echo(str(sampling.plan(model, scheme, n, measure=True, **arguments)))
     folder = open_output(out)
@@ -54,6 +56,18 @@ def sample(model_paths, shape, n, scheme, device, out, dry_run, init, data, spli
     )
     write_samples(folder, x, run, facts)
     report(folder, run, n)
+
+
+def _scheme_options(texts):
+    """The options by name; those of `sample` itself have options of their own."""
+    options: dict = {}
+    for name, value in map(_option, texts):
+        if name in inspect.signature(sampling.sample).parameters or name == "dtype":
+            raise ValueError(f"--option must be an option of the scheme, such as sigma or m, got {name}")
+        if name in options:
+            raise ValueError(f"--option must give each option once, got {name} twice")
+        options[name] = value
+    return options
 
 
 def _option(text):

@@ -2,7 +2,7 @@
 
 import time
 
-from ..samplers.inputs import integer
+from ..samplers.inputs import integer, models_of
 from ..schedules import check_sigmas, max_distance, overlap, resolve_eps, suggest_sigmas
 from . import inputs
 from .estimate import Limits, threshold
@@ -76,7 +76,12 @@ def diagnose(
         TypeError, ValueError: an argument is wrong, shapes differ, or the step size is unstable.
     """
     began = time.perf_counter()
-    if not 0 < alarm < 1:
+    if hasattr(model, "process"):
+        raise TypeError(
+            f"diagnose: argument model must be a score with noise levels, got {type(model).__name__}, a velocity model"
+        )
+    [model] = models_of(model)
+    if isinstance(alarm, bool) or not isinstance(alarm, int | float) or not 0 < alarm < 1:
         raise ValueError(f"diagnose: argument alarm must be in (0, 1), got {alarm!r}")
     if exact is not None and not hasattr(exact, "at_sigma"):
         raise TypeError(f"diagnose: argument exact must have at_sigma(x, sigma), got {type(exact).__name__}")

@@ -21,7 +21,7 @@ def places(levels, count) -> list[int]:
     if levels is None:
         most = min(count, MOST_LEVELS)
         return sorted({round(i * (count - 1) / max(most - 1, 1)) for i in range(most)})
-    wanted = list(levels)
+    wanted = list(levels) if isinstance(levels, list | tuple | range) else []
     if not wanted or not all(isinstance(i, int) and -count <= i < count for i in wanted):
         raise ValueError(f"diagnose: argument levels must be indices into the {count} sigmas, got {levels!r}")
     return sorted({i % count for i in wanted})
@@ -35,7 +35,7 @@ def images(name, data, shape, most, seed) -> torch.Tensor:
     except (AttributeError, TypeError, ValueError):
         fits = False
     if not fits:
-        got = f"{data.dtype} {tuple(data.shape)}" if torch.is_tensor(data) else repr(data)
+        got = f"{data.dtype} {tuple(data.shape)}" if torch.is_tensor(data) else type(data).__name__
         raise ValueError(
             f"diagnose: argument {name} must be a dataset or a float tensor of images {tuple(shape)}, got {got}"
         )

@@ -25,6 +25,7 @@ __all__ = [
 ]
 
 
+SINGULAR = 1e-13  # of the largest eigenvalue: rounding of float64 sums
 UNKNOWN = "unknown features"  # of statistics from elsewhere
 
 
@@ -170,12 +171,14 @@ def _root(covariance, which):
 
 
 def _cholesky(covariance, which):
-    factor, failed = torch.linalg.cholesky_ex(0.5 * (covariance + covariance.T))
-    if failed:
-        smallest = torch.linalg.eigvalsh(covariance)[0]
+    covariance = 0.5 * (covariance + covariance.T)
+    values = torch.linalg.eigvalsh(covariance)
+    factor, failed = torch.linalg.cholesky_ex(covariance)
+    # an eigenvalue that rounding alone has made positive would count as a dimension of its own
+    if failed or values[0] <= SINGULAR * values[-1]:
         raise ValueError(
-            f"gaussian_kl: {which} must be positive definite (more samples than features),"
-            f" got eigenvalue {smallest:.3g}"
+            f"gaussian_kl: {which} must be positive definite (more samples than features, none of them constant or a "
+            f"combination of others), got eigenvalues from {values[0]:.3g} to {values[-1]:.3g}"
         )
     return factor
 

@@ -1,7 +1,9 @@
 """Kullback-Leibler divergence through fitted Gaussians, and what its sampling error must be."""
 
+from numbers import Integral
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from .frechet import gaussian_kl, gaussian_statistics
@@ -88,6 +90,7 @@ def _gaussian(side, which):
     if isinstance(side, tuple | list) and len(side) == 2:
         mean, covariance = (torch.as_tensor(value, dtype=torch.float64) for value in side)
         return mean, covariance
+    side = torch.as_tensor(side) if isinstance(side, np.ndarray) else side
     if not torch.is_tensor(side):
         raise TypeError(
             f"gaussian_fit_kl: {which} must be a tensor of samples or a pair (mean, covariance), "
@@ -99,5 +102,5 @@ def _gaussian(side, which):
 
 
 def _check_count(name, n, d):
-    if isinstance(n, bool) or not isinstance(n, int) or n <= d + 2:
+    if isinstance(n, bool) or not isinstance(n, Integral) or n <= d + 2:
         raise ValueError(f"{name} must be more than D + 2 = {d + 2} for a fit in {d} dimensions, got {n}")

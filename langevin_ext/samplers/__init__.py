@@ -19,6 +19,7 @@ class Scheme:
 
     build: Callable  # from those of the arguments in `COMMON` that it names, and its own options, to stages
     init: str = "uniform"  # where it starts by default
+    own_levels: bool = False  # whether its options say at which noise levels it runs
     velocity: bool = False  # whether its model is one of critically-damped dynamics, model(u, t)
 
 
@@ -27,10 +28,10 @@ SCHEMES: dict[str, Scheme] = {
     "annealed": Scheme(annealed),
     "HRS": Scheme(annealed),
     "consistent": Scheme(consistent),
-    "walk-jump": Scheme(walk_jump),
-    "jms": Scheme(jms, init="zeros"),
-    "sms": Scheme(sms, init="zeros"),
-    "ou-reverse": Scheme(ou_reverse, init="normal"),
+    "walk-jump": Scheme(walk_jump, own_levels=True),
+    "jms": Scheme(jms, init="zeros", own_levels=True),
+    "sms": Scheme(sms, init="zeros", own_levels=True),
+    "ou-reverse": Scheme(ou_reverse, init="normal", own_levels=True),
     "probability-flow": Scheme(probability_flow),
     "cld-em": Scheme(cld_em, init="normal", velocity=True),
     "cld-sscs": Scheme(cld_sscs, init="normal", velocity=True),

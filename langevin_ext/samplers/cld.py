@@ -206,8 +206,8 @@ def time_grid(name, n_evals, denoise, striding, t_end, each=1) -> list[float]:
         raise ValueError(f"{name}: option n_evals must be {evaluations}, with at least one step, got {n_evals}")
     if striding not in STRIDINGS:
         raise ValueError(f"{name}: option striding must be one of {', '.join(STRIDINGS)}, got {striding!r}")
-    if not 0 < t_end < 1:
-        raise ValueError(f"{name}: option t_end must be in (0, 1), got {t_end}")
+    if isinstance(t_end, bool) or not isinstance(t_end, int | float) or not 0 < t_end < 1:
+        raise ValueError(f"{name}: option t_end must be a number in (0, 1), got {t_end!r}")
     return [t_end * (i / n if striding == "linear" else 1 - ((n - i) / n) ** 2) for i in range(n + 1)]
 
 

@@ -4,18 +4,21 @@ arXiv:2009.05475, Algorithm 2)."""
 import math
 
 from .langevin import denoising
+from .measurement import Measure
 from .table import Row, Run
 
 
-def consistent(ladders, *, denoise, eta=None) -> list[Run]:
+def consistent(ladders, *, denoise, eta=None) -> list:
     """Consistent annealed sampling: one update per level, after which the noise is exactly that of the next level.
 
+        x = x_0 + sigma_1 z
         for i in 1 ... L:
             x = x + eta sigma_i^2 score(x, i)
             x = x + sigma_{i+1} sqrt(1 - ((1 - eta) / g)^2) z          if i < L;  g = sigma_{i+1} / sigma_i, constant
 
-    For data without width that start with noise of sigma_1, the noise left after update i has the standard deviation
-    sigma_{i+1}, and after the last |1 - eta| sigma_L.
+    For data without width and x_0 among them, the noise left after update i has the standard deviation sigma_{i+1}, and
+    after the last |1 - eta| sigma_L. The released code leaves out the first line, so that its first levels have less
+    noise than they say.
 
     Args:
         ladders: sigmas of each model, coarsest first; the last is run. Their ratio must be constant (within 1 %).
@@ -40,7 +43,8 @@ def consistent(ladders, *, denoise, eta=None) -> list[Run]:
     ]
     if denoise:
         rows[-1] = denoising(len(sigmas) - 1, sigmas[-1], len(rows) - 1)._replace(ends_level=True)
-    return [Run(len(ladders) - 1, tuple(rows), note=f"consistent annealed sampling with eta {eta:g}")]
+    model = len(ladders) - 1
+    return [Measure(model, sigmas[0]), Run(model, tuple(rows), note=f"consistent annealed sampling with eta {eta:g}")]
 
 
 def _ratio(sigmas) -> float:

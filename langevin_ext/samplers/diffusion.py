@@ -75,6 +75,8 @@ def _times(sigmas, continuous, T, gamma) -> list[float]:
     for name, value in (("T", T), ("gamma", gamma)):
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
             raise ValueError(f"ou-reverse: option {name} must be a positive number, got {value!r}")
+    if T > 300:
+        raise ValueError(f"ou-reverse: option T must be at most 300, where e^T is still a number, got {T:g}")
     count = round(T / gamma)
     if count < 1 or abs(count * gamma / T - 1) > 1e-6:
         raise ValueError(f"ou-reverse: option gamma must divide T = {T:g}, got {gamma:g}")
@@ -130,13 +132,16 @@ def probability_flow(ladders, *, models, denoise, method=None, n_steps=50, rtol=
     """
     model, sigmas, continuous = len(ladders) - 1, ladders[-1], hasattr(models[-1], "at_sigma")
     method = (RK4 if continuous else HEUN) if method is None else method
-    check_method(method, n_steps, continuous)
+    check_method(method, n_steps, rtol, atol, continuous)
     if method == HEUN:
         ladder = sigmas
-        rows: list[Any] = [Heun(i, sigmas[i], sigmas[i + 1]) for i in range(len(sigmas) - 1)]
+        rows: list[Any] = [Heun(i, sigmas[i], sigmas[i + 1], i) for i in range(len(sigmas) - 1)]
     elif method == RK4:  # levels between those of the steps are the midpoints
         ladder = geometric_sigmas(sigmas[0], sigmas[-1], 2 * n_steps + 1).tolist()
-        rows = [RungeKutta(2 * i, ladder[2 * i], ladder[2 * i + 2]) for i in range(n_steps)]
+        rows = [
+            RungeKutta(2 * i, ladder[2 * i], ladder[2 * i + 2], i, (i + 1) % max(1, n_steps // 10) == 0)
+            for i in range(n_steps)
+        ]
     else:
         ladder = sigmas
         rows = [Adaptive(0, sigmas[0], sigmas[-1], method, float(rtol), float(atol))]
@@ -147,12 +152,15 @@ def probability_flow(ladders, *, models, denoise, method=None, n_steps=50, rtol=
     return [Measure(model, ladder[0]), run]
 
 
-def check_method(method, n_steps, continuous) -> None:
+def check_method(method, n_steps, rtol, atol, continuous) -> None:
     """Raises if a model cannot be integrated by this method, or the method is not there."""
     if method not in (HEUN, RK4, *ADAPTIVE):
         raise ValueError(
             f"probability-flow: option method must be one of {', '.join((HEUN, RK4, *ADAPTIVE))}, got {method!r}"
         )
+    for name, value in (("rtol", rtol), ("atol", atol)):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+            raise ValueError(f"probability-flow: option {name} must be a positive number, got {value!r}")
     if isinstance(n_steps, bool) or not isinstance(n_steps, int) or n_steps < 1:
         raise ValueError(f"probability-flow: option n_steps must be an integer of at least 1, got {n_steps!r}")
     if method != HEUN and not continuous:

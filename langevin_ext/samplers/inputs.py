@@ -84,7 +84,9 @@ def models_of(model, velocity=False) -> list:
     attribute, call = ("process", "model(u, t)") if velocity else ("sigmas", "model(x, level)")
     for one in models:
         if not callable(one) or not hasattr(one, attribute) or not hasattr(one, "shape"):
-            hint = "" if velocity else " (wrap a plain function in ScoreFunction)"
+            hint = " (train one with objective='hsm')" if velocity else " (wrap a plain function in ScoreFunction)"
+            if not velocity and hasattr(one, "process"):
+                hint = "; it is a velocity model: use the scheme cld-em, cld-sscs or cld-ode"
             raise TypeError(
                 f"sample: argument model must be callable as {call} and have the attributes {attribute} "
                 f"and shape{hint}, got {type(one).__name__}"

@@ -162,8 +162,8 @@ def prepare(
     check_ladder_of_sizes(shapes)
     scores, ladders = (models, [[]]) if found.velocity else inputs.ladders_of(models, sigmas)
     inpainting = known is not None or mask is not None
-    given = {"eps": eps, "step_lr": step_lr, "inpainting": inpainting or None}
-    _check_taken(name, found, given | ({"sigmas": sigmas} if found.velocity else {}))
+    given = {"eps": eps, "step_lr": step_lr, "inpainting": inpainting or None, "denoise": None if denoise else False}
+    _check_taken(name, found, given | ({"sigmas": sigmas} if found.velocity or found.own_levels else {}))
     eps, steps = inputs.step_settings(eps, step_lr, n_steps_each, len(models), inpainting)
     options = {option: inputs.plain(value) for option, value in options.items()}
     common = {"eps": eps, "n_steps_each": steps, "denoise": bool(denoise), "inpainting": inpainting, "models": models}

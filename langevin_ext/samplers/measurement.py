@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 
 from .. import noise, ops
-from .inputs import ladder_of
+from .inputs import evaluation_mode, ladder_of, models_of, plain
 from .langevin import denoising
 from .table import STEP, Change, Row, Run
 
@@ -120,9 +120,18 @@ def jump(model, y, sigma) -> torch.Tensor:
         model: as for `sample`.
         y: (B, C, H, W).
         sigma: one of the model's noise levels; any positive number, if it has at_sigma(x, sigma).
+
+    Returns:
+        (B, C, H, W), without a graph; a network is put in evaluation mode for it.
     """
+    [model] = models_of(model)
+    sigma, y = check(plain(sigma), 1, 1, "jump"), torch.as_tensor(y)
+    if y.dim() != 4 or tuple(y.shape[1:]) != tuple(model.shape):
+        shape = ", ".join(map(str, model.shape))
+        raise ValueError(f"jump: argument y must have shape (B, {shape}), got {tuple(y.shape)}")
     score, _ = ladder_of(model, [sigma], "argument sigma")
-    return y + sigma**2 * score(y, torch.zeros(len(y), dtype=torch.int64, device=y.device))
+    with torch.no_grad(), evaluation_mode([model]):
+        return y + sigma**2 * score(y, torch.zeros(len(y), dtype=torch.int64, device=y.device))
 
 
 def posterior_mean(mean, score, sigma, m, level) -> torch.Tensor:

@@ -24,6 +24,10 @@ class DataStart:
     def __init__(self, data, shape):
         from ..training.trainer import TensorData  # `training` imports this package for checkpoint selection
 
+        data = torch.as_tensor(data) if isinstance(data, np.ndarray) else data
+        if torch.is_tensor(data) and (data.dim() != 4 or not data.is_floating_point() or not len(data)):
+            got = f"{data.dtype} {tuple(data.shape)}"
+            raise ValueError(f"sample: argument data must be float images (N, C, H, W), got {got}")
         self._data = TensorData(data) if torch.is_tensor(data) else data
         if not hasattr(self._data, "batch") or tuple(self._data.shape) != tuple(shape):
             got = tuple(getattr(self._data, "shape", ())) or type(data).__name__

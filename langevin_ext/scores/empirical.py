@@ -55,6 +55,8 @@ class Empirical(Field):
 
     def _score(self, x, sigma, constants):
         v = (sigma**2 + self.variance).reshape(-1, 1)
+        if not (v > 0).all():
+            raise ValueError("Empirical: argument sigma must be positive for points without width, got 0")
         rows = x.flatten(1)
         highest = rows.new_full((len(rows), 1), -math.inf)  # running maximum of the exponents
         total = rows.new_zeros(len(rows), 1)  # sum of p_i, like the next over exp(highest)

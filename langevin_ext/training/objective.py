@@ -1,8 +1,10 @@
 """The objectives of training: what is drawn beside the data, and the loss.
 
-dsm, ssm, ssm-vr    a noise level of the model, uniform on {0, ..., L-1}
+dsm, ssm, ssm-vr, ism    a noise level of the model, uniform on {0, ..., L-1}
 hsm                 a time t = 1e-5 + (1 - 1e-5) r^2, r uniform on (0, 1), for a velocity model
 """
+
+from collections.abc import Callable
 
 import torch
 
@@ -65,7 +67,17 @@ class Denoising(OfLevels):
 class Sliced(OfLevels):
     """`losses.ssm`, on the data plus noise or, with noisy=False, on the data."""
 
-    noise_is_optional, loss = True, staticmethod(losses.ssm)
+    noise_is_optional = True
+    loss: Callable = staticmethod(losses.ssm)
+
+    def __init__(self, model, settings):
+        super().__init__(model, settings)
+        kinks = (torch.nn.ReLU, torch.nn.LeakyReLU)
+        if isinstance(model, torch.nn.Module) and any(isinstance(part, kinks) for part in model.modules()):
+            raise ValueError(
+                f"train: objective {settings.objective!r} needs a network with smooth activations, as it trains second "
+                f"derivatives, got {type(model).__name__} with ReLU; take softplus, elu or silu"
+            )
 
     def __call__(self, x, level, step) -> torch.Tensor:
         """The loss (B,) of each sample."""
@@ -76,6 +88,12 @@ class ReducedSliced(Sliced):
     """`losses.ssm_vr`."""
 
     loss = staticmethod(losses.ssm_vr)
+
+
+class Implicit(Sliced):
+    """`losses.ism`, for few dimensions."""
+
+    loss = staticmethod(losses.ism)
 
 
 class Hybrid:
@@ -113,7 +131,7 @@ class Hybrid:
         return losses.hsm(self.model, x, t, seed=self.settings.seed, step=step)
 
 
-OBJECTIVES = {"dsm": Denoising, "ssm": Sliced, "ssm-vr": ReducedSliced, "hsm": Hybrid}
+OBJECTIVES = {"dsm": Denoising, "ssm": Sliced, "ssm-vr": ReducedSliced, "ism": Implicit, "hsm": Hybrid}
 
 
 def make_objective(model, settings):

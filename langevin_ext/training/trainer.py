@@ -66,10 +66,11 @@ class Settings:
             raise ValueError(f"train: anneal_power must be finite, got {self.anneal_power}")
         if self.precision not in ("fp32", "bf16"):
             raise ValueError(f"train: precision must be 'fp32' or 'bf16', got {self.precision!r}")
+        object.__setattr__(self, "objective", str(self.objective).replace("_", "-"))  # as the losses are named, too
         if self.objective not in OBJECTIVES:
             raise ValueError(f"train: objective must be one of {', '.join(OBJECTIVES)}, got {self.objective!r}")
         if not self.noisy and not OBJECTIVES[self.objective].noise_is_optional:
-            raise ValueError(f"train: noisy=False needs the objective ssm or ssm-vr, got {self.objective!r}")
+            raise ValueError(f"train: noisy=False needs the objective ssm, ssm-vr or ism, got {self.objective!r}")
 
 
 class TensorData:
