@@ -1,5 +1,6 @@
 # make demo    installs everything into .venv, trains on scanned digits, samples, writes pictures to demo_output
 # make test    installs everything into .venv and runs the tests
+# make test-processes   the tests of training and sampling in several processes, one after the other
 # make lint    ruff, clang-format and mypy
 # make bench   the benchmarks of kernels, networks and multi-resolution runs on this machine
 # make gpu-report   build, tests, sanitizers and all benchmarks on a GPU, with $(PYTHON)'s packages and no network
@@ -11,13 +12,17 @@ LINT_STAMP := $(VENV)/.lint_installed
 NATIVE := $(wildcard csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu)
 CXX_FILES := $(NATIVE) $(wildcard python_tests/emulation/*.h python_tests/*/*.cpp python_tests/*.cpp)
 
-.PHONY: demo test lint format bench gpu-report clean
+.PHONY: demo test test-processes lint format bench gpu-report clean
 
 demo: $(STAMP)
 	$(BIN)/langevin-ext demo --out demo_output
 
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile python_tests
+
+test-processes: $(STAMP)
+	TEST_PROCESSES=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest python_tests/test_sharding.py \
+		python_tests/test_merge.py python_tests/test_parallel_training.py
 
 lint: $(LINT_STAMP)
 	$(BIN)/ruff check .

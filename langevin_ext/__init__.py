@@ -9,7 +9,7 @@ sampled. `backend_info()` says whether the native kernels run, and why not.
 
 __version__ = "0.1.0"
 
-from . import data, experiments, losses, metrics, noise, ops, plots, reference, schedules, scores, training
+from . import data, experiments, losses, metrics, noise, ops, plots, reference, schedules, scores, sharding, training
 from ._native import SlowerPathWarning, backend_info
 from .diagnostics import Diagnosis, diagnose
 from .models import FSRCNN, MLP, NCSN, CLDNet, NCSNv2, import_fsrcnn, import_ncsn
@@ -52,6 +52,7 @@ __all__ = [
     "save",
     "schedules",
     "scores",
+    "sharding",
     "train",
     "train_upsampler",
     "training",

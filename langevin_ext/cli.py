@@ -1,10 +1,13 @@
 """`langevin-ext` (= `python -m langevin_ext`): the command line over the public functions."""
 
+import contextlib
+import os
 import sys
 
 import click
 
 from . import __version__
+from ._group import OtherProcessFailed, processes, rank, speaks, world_size
 from .commands.bench import bench
 from .commands.demo import demo
 from .commands.diagnose import diagnose
@@ -12,6 +15,7 @@ from .commands.evaluate import evaluate
 from .commands.experiment import experiment_command
 from .commands.info import info
 from .commands.inpaint import inpaint
+from .commands.merge import merge_command
 from .commands.sample import sample
 from .commands.suggest import suggest
 from .commands.table import table
@@ -24,17 +28,45 @@ from .commands.tune import tune
 USER_ERRORS = (ValueError, TypeError, FloatingPointError, OSError, ImportError)
 
 
+SHARED = ("train", "train-upsampler", "sample")  # the commands that several processes can run together
+
+
 class Commands(click.Group):
-    """Turns errors into one sentence on stderr and exit status 1, Ctrl-C into 130."""
+    """Turns errors into one sentence on stderr and exit status 1, Ctrl-C into 130.
+
+    Of several processes the first to fail says why, and the others end in silence.
+    """
 
     def invoke(self, context):
         try:
-            return super().invoke(context)
+            with processes(), _heard():
+                return super().invoke(context)
+        except OtherProcessFailed:
+            sys.exit(1)
         except USER_ERRORS as error:
+            if not speaks():
+                sys.exit(1)
             raise click.ClickException(" ".join(str(error).split())) from error
         except KeyboardInterrupt:
-            click.echo("langevin-ext: interrupted; call it again in the same way to go on", err=True)
+            if rank() == 0:
+                click.echo("langevin-ext: interrupted; call it again in the same way to go on", err=True)
             sys.exit(130)
+
+    def resolve_command(self, context, arguments):
+        name, command, rest = super().resolve_command(context, arguments)
+        if name not in SHARED and world_size() > 1:
+            raise ValueError(f"langevin-ext {name}: must be started without torchrun, got {world_size()} processes")
+        return name, command, rest
+
+
+@contextlib.contextmanager
+def _heard():
+    """Lets process 0 alone write to stdout."""
+    if rank() == 0:
+        yield
+        return
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        yield
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -50,6 +82,7 @@ COMMANDS = (
     train_classifier,
     train_upsampler_command,
     sample,
+    merge_command,
     inpaint,
     evaluate,
     tune,

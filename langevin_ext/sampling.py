@@ -12,7 +12,7 @@ from tqdm import tqdm
 from .samplers import inputs
 from .samplers.job import Job, Plan, prepare
 from .samplers.loop import Evaluation, Inpainting, run_stage, set_known
-from .samplers.monitor import Monitor, kept_rows
+from .samplers.monitor import Monitor, kept_rows, n_kept
 from .samplers.record import Checkpoint, Record, fingerprint, new_record
 from .samplers.report import info_of, settings_of
 from .samplers.starts import start as start_at
@@ -51,6 +51,7 @@ def sample(
     progress=True,
     callback=None,
     snapshot=None,
+    snapshot_n=None,
     checkpoint=None,
     return_info=False,
     **scheme_options,
@@ -97,6 +98,7 @@ def sample(
             sigma, step (updates before this one), kind ("step", "denoise" or "upsample") and first (global index of
             x[0]).
         snapshot: "levels" or k: keep x after each level and upsampling, or after every k-th step; needs return_info.
+        snapshot_n: keep so many of the first samples in them instead of all.
         checkpoint: path of a file in which the run saves its state as it goes, at most 5 % of the time. The same call
             continues it, bit for bit; when complete the file stays, and the same call returns its samples. Networks
             are recognised by their parameters, other models by class and public attributes (names without a leading
@@ -145,8 +147,9 @@ def sample(
         raise ValueError("sample: argument snapshot needs return_info=True, which returns the snapshots")
     if callback is not None and not callable(callback):
         raise TypeError(f"sample: argument callback must be callable, got {type(callback).__name__}")
-    record = new_record(job.plan, kept, job.dtype)
-    settings = settings_of(job, snapshot)
+    count = n_kept(job.plan.n, snapshot_n)
+    record = new_record(job.plan, kept, job.dtype, count)
+    settings = settings_of(job, snapshot) | ({} if snapshot_n is None else {"snapshot_n": count})
     file = Checkpoint(checkpoint, settings | {"model": "".join(map(fingerprint, job.models))} if checkpoint else None)
     file.load(record)
     with tqdm(
@@ -177,7 +180,7 @@ def plan(model, scheme="annealed", n=16, *, measure=False, **arguments) -> Plan:
     Returns:
         `Plan`, with the exact number of evaluations per resolution; str() describes it.
     """
-    watching = ("progress", "callback", "snapshot", "checkpoint", "return_info")
+    watching = ("progress", "callback", "snapshot", "snapshot_n", "checkpoint", "return_info")
     job = prepare(model, scheme, n, **{name: value for name, value in arguments.items() if name not in watching})
     return replace(job.plan, unit_seconds=_measure(job)) if measure else job.plan
 

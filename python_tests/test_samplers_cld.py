@@ -295,7 +295,7 @@ def test_rows_without_a_kick_need_no_score():
             "n_evals must be 4 for each step, with at least one step, got 41",
         ),
         ("cld-em", {"striding": "cubic"}, "cld-em: option striding must be one of quadratic, linear, got 'cubic'"),
-        ("cld-em", {"t_end": 1}, "cld-em: option t_end must be in \\(0, 1\\), got 1"),
+        ("cld-em", {"t_end": 1}, "cld-em: option t_end must be a number in \\(0, 1\\), got 1"),
     ],
 )
 def test_wrong_options(scheme, options, message):

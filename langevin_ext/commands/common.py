@@ -11,6 +11,7 @@ import torch
 
 from .. import __version__, _native, plots
 from .._files import atomic_path, remove_temporaries
+from .._group import local_gpu, world_size
 from ..models import FSRCNN, import_fsrcnn, import_ncsn
 from ..samplers.upsampling import UPSAMPLERS
 from ..training import describe, load, shipped
@@ -141,14 +142,19 @@ def read_model(path, shape=None, device=None):
 
 
 def parse_device(text):
-    """The device that --device names; without it CUDA where torch sees it, else the CPU."""
+    """The device that --device names; without it CUDA where torch sees it, else the CPU.
+
+    Under torchrun each process has the GPU of its number, unless --device names one.
+    """
     if text is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        text = "cuda" if torch.cuda.is_available() else "cpu"
     kind, _, index = text.partition(":")
     if kind not in ("cpu", "cuda") or not (index == "" or index.isdigit()):
         raise ValueError(f"--device must be cpu, cuda or cuda:N, got {text!r}")
     if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
         raise ValueError(f"--device must be a GPU that torch sees, it sees {torch.cuda.device_count()}, got {text!r}")
+    if text == "cuda" and world_size() > 1:
+        return torch.device("cuda", local_gpu())
     return torch.device(text)
 
 
@@ -183,7 +189,16 @@ def write_json(path, value):
 
 def write_samples(folder, x, run, model_facts, *, extra=None):
     """samples.npz (float32 images, N C H W), pictures and settings.json of a finished run."""
-    settings = {
+    with atomic_path(folder / "samples.npz") as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(file, images=x.cpu().numpy(), seed=run["settings"]["seed"], first=run["settings"]["first"])
+    write_pictures(folder, x, run, model_facts)
+    write_json(folder / "settings.json", settings_file(run, model_facts) | (extra or {}))
+    (folder / PROGRESS).unlink(missing_ok=True)
+
+
+def settings_file(run, model_facts) -> dict:
+    """What settings.json says of a run."""
+    return {
         "command": sys.argv[1:],
         "version": __version__,
         "backend": run["backend"],
@@ -195,20 +210,21 @@ def write_samples(folder, x, run, model_facts, *, extra=None):
         "seconds": run["seconds"],
         "images_per_second": run["images_per_second"],
         "diagnostics": run["diagnostics"],
-        **(extra or {}),
     }
-    with atomic_path(folder / "samples.npz") as temporary, open(temporary, "wb") as file:
-        np.savez_compressed(file, images=x.cpu().numpy(), seed=run["settings"]["seed"], first=run["settings"]["first"])
+
+
+def write_pictures(folder, x, run, model_facts):
+    """grid.png and trajectory.png, the first samples and their way through the levels; scatter.png of the plane."""
     if x.shape[1:] == (2, 1, 1):
         plots.scatter(x, folder / "scatter.png")
-    if x.shape[1] in (1, 3):
-        plots.image_grid(x[:100], folder / "grid.png", smooth=is_small(x), metadata={"model": _paths(model_facts)})
-        strip = [snapshot[:10] for snapshot in run["snapshots"]] + [x[:10].cpu()]
-        labels = [_label(place) for place in run["snapshot_places"]] + ["result"]
-        frames = [i for i, place in enumerate(run["snapshot_places"]) if place["kind"] == "upsample"]
-        plots.trajectory(strip, folder / "trajectory.png", labels, frames=frames, smooth=is_small(x))
-    write_json(folder / "settings.json", settings)
-    (folder / PROGRESS).unlink(missing_ok=True)
+    if x.shape[1] not in (1, 3):
+        return
+    plots.image_grid(x[:100], folder / "grid.png", smooth=is_small(x), metadata={"model": _paths(model_facts)})
+    count = min(10, *(len(snapshot) for snapshot in run["snapshots"])) if run["snapshots"] else 10
+    strip = [snapshot[:count] for snapshot in run["snapshots"]] + [x[:count].cpu()]
+    labels = [_label(place) for place in run["snapshot_places"]] + ["result"]
+    frames = [i for i, place in enumerate(run["snapshot_places"]) if place["kind"] == "upsample"]
+    plots.trajectory(strip, folder / "trajectory.png", labels, frames=frames, smooth=is_small(x))
 
 
 def _paths(facts):

@@ -5,7 +5,8 @@ import json
 
 import click
 
-from .. import sampling
+from .. import sampling, sharding
+from .._group import processes
 from ..data import open_dataset
 from ..samplers.starts import NAMES
 from .common import (
@@ -15,6 +16,8 @@ from .common import (
     report,
     sampling_arguments,
     sampling_options,
+    settings_file,
+    write_pictures,
     write_samples,
 )
 
@@ -33,13 +36,25 @@ from .common import (
     metavar="NAME=VALUE",
     help="Options of the scheme, such as sigma=0.5, m=16, T=5 or sigma_ref=stage; may be repeated.",
 )
-def sample(model_paths, shape, n, scheme, device, out, dry_run, init, data, split, scheme_options, **options):
+@click.option(
+    "--shard-size",
+    type=click.IntRange(1),
+    help="Samples in a shard; more samples than that are drawn in shards, by all processes of torchrun.  [default: "
+    "1000, or as many as have 2^22 values, at least one batch]",
+)
+def sample(
+    model_paths, shape, n, scheme, device, out, dry_run, init, data, split, scheme_options, shard_size, **options
+):
     """Draw images by annealed Langevin dynamics, or another scheme, and write them with a grid, their way, and the
     settings.
 
     With several models, coarsest first, by a multi-resolution scheme such as LRS-2-up-HRS-9. Other schemes: langevin,
     consistent, walk-jump, jms, sms, ou-reverse, probability-flow, and cld-em, cld-sscs, cld-ode for networks trained
     with --objective hsm. A run that was stopped is continued by the same command, bit for bit.
+
+    More samples than --shard-size go to disk in shards: torchrun --nproc-per-node 8 -m langevin_ext sample -n 50000 ...
+    shares them among 8 processes, and the same command, with any number of processes, draws just what is missing. On
+    machines that do not know of each other share them by --first and -n, and put them together by `merge`.
     """
     model, facts = read_models(model_paths, shape, device)
     arguments = sampling_arguments({**options, "device": device}) | {"init": init}
@@ -48,8 +63,23 @@ def sample(model_paths, shape, n, scheme, device, out, dry_run, init, data, spli
         channels, *size = (model[0] if isinstance(model, list) else model).shape
         form = {} if size == [1, 1] else {"size": size, "channels": channels}  # vectors have neither
         arguments["data"] = open_dataset(data, split=split, **form)
+    size = shard_size or _default_shard_size(model, scheme, n, arguments)
     if dry_run:
-        return click.echo(str(sampling.plan(model, scheme, n, measure=True, **arguments)))
+        shards = f"\n  {-(-n // size)} shards of at most {size} samples" if n > size else ""
+        return click.echo(str(sampling.plan(model, scheme, n, measure=True, **arguments)) + shards)
+    if n > size:
+        return _in_shards(model, scheme, n, out, shard_size, facts, arguments)
+    with processes() as group:  # one shard, which cannot be shared
+        group.first(lambda: _whole(model, scheme, n, out, facts, arguments))
+
+
+def _default_shard_size(model, scheme, n, arguments):
+    plan = sampling.plan(model, scheme, n, **arguments)
+    return sharding.default_size(plan.shape, arguments["batch_size"])
+
+
+def _whole(model, scheme, n, out, facts, arguments):
+    """A run that is drawn as one."""
     folder = open_output(out)
     x, run = sampling.sample(
         model, scheme, n, snapshot="levels", checkpoint=folder / PROGRESS, return_info=True, **arguments
@@ -68,6 +98,20 @@ def _scheme_options(texts):
             raise ValueError(f"--option must give each option once, got {name} twice")
         options[name] = value
     return options
+
+
+def _in_shards(model, scheme, n, out, shard_size, facts, arguments):
+    """A run that goes to disk in shards; process 0 writes its pictures."""
+
+    def finish(x, run):
+        write_pictures(out, x, run, facts)
+        return settings_file(run, facts)
+
+    run = sharding.sample_shards(
+        model, scheme, n, out=out, shard_size=shard_size, facts=facts, finish=finish, **arguments
+    )
+    if run:
+        report(out, run, n)
 
 
 def _option(text):

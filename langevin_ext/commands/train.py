@@ -6,6 +6,7 @@ import click
 import torch
 
 from .. import plots, training
+from .._group import rank
 from ..data import open_dataset
 from ..metrics.features import ClassifierFeatures
 from ..models import MLP, NCSN, CLDNet, NCSNv2
@@ -93,6 +94,9 @@ MODELS = {  # what --model means: shape and options -> network
     help="Space of the distance: pixels, a shipped classifier, or one of `train-classifier`.",
 )
 @click.option("--device", help="cpu, cuda, cuda:1; default: cuda where it runs.")
+@click.option(
+    "--accumulate", default=1, show_default=True, help="Compute a batch in so many pieces, for memory; else the same."
+)
 @click.option("--dry-run", is_flag=True, help="Print what would be trained and stop.")
 def train(
     data,
@@ -120,6 +124,7 @@ def train(
     select_reference,
     select_features,
     device,
+    accumulate,
     dry_run,
     **network,
 ):
@@ -127,6 +132,9 @@ def train(
 
     DATA: digits, glyphs, a folder or zip of images, .npy or .npz, an MNIST idx file or folder, CIFAR-10's binary
     files, or celeba:FOLDER; or vectors: mixture2d, checkerboard, swiss-roll, rings, or .npy of floats (N, D).
+
+    torchrun --nproc-per-node 4 -m langevin_ext train ... shares each batch among 4 processes: the same noise and, but
+    for rounding, the same run.
     """
     images = open_dataset(data, parse_size(size))
     device = parse_device(device)
@@ -166,7 +174,10 @@ def train(
         log_every=log_every,
         select_every=select_every,
         select=select,
+        accumulate=accumulate,
     )
+    if rank() > 0:  # process 0 writes
+        return
     plots.loss_curve(out / "log.jsonl", out / "loss.png")
     chosen = ", best.safetensors, selection.jsonl, selection.png" if (out / "best.safetensors").exists() else ""
     click.echo(f"written: {out}/model.safetensors, checkpoint.safetensors, log.jsonl, loss.png{chosen}")

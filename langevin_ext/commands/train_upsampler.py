@@ -6,6 +6,7 @@ import click
 import torch
 
 from .. import plots
+from .._group import rank
 from ..data import open_dataset
 from ..models.fsrcnn import FSRCNN, bicubic
 from ..training import describe
@@ -63,6 +64,8 @@ def train_upsampler_command(
         save_every=save_every,
         log_every=log_every,
     )
+    if rank() > 0:  # process 0 writes
+        return
     compare(model, images.split("test"), low, out / "comparison.png")
     facts = describe(out / "model.safetensors")["metadata"]
     click.echo(

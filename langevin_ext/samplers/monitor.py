@@ -5,6 +5,7 @@ import time
 
 import torch
 
+from .inputs import integer
 from .loop import run_stage
 from .record import STATISTICS
 from .table import DENOISE, Upsample
@@ -29,6 +30,15 @@ def kept_rows(stages, snapshot) -> list[tuple[int, int]]:
         raise ValueError(f"sample: argument snapshot must be 'levels' or a positive integer, got {snapshot!r}")
     rows = [(number, i, row) for number, stage in enumerate(stages) for i, row in enumerate(stage.rows)]
     return [(number, i) for number, i, row in rows if row.kind != DENOISE and (row.step + 1) % snapshot == 0]
+
+
+def n_kept(n, count) -> int:
+    """How many of n samples the snapshots hold.
+
+    Raises:
+        ValueError: `count` is neither None nor a positive integer.
+    """
+    return n if count is None else min(n, integer("snapshot_n", count, 1))
 
 
 def level_ends(stages) -> list[tuple[int, int]]:
@@ -105,7 +115,8 @@ class Monitor:
         """Keeps a snapshot if one is due here, and calls the user's function."""
         if place in self.snapshots:
             kept = self.record.snapshots[self.snapshots[place]]  # without the copies that some states have
-            kept[self.low : self.low + len(x)] = x[:, : kept.shape[1]].cpu()
+            part = kept[self.low : self.low + len(x)]
+            part.copy_(x[: len(part), : kept.shape[1]])
         if self.callback is not None:
             self.callback({"x": x, "first": self.job.first + self.low} | place_of(self.job.plan.stages, *place))
 

@@ -31,7 +31,7 @@ class Record:
     """Results and position of a run; `state` is the batch in progress after `row` rows of stage `stage`."""
 
     x: torch.Tensor  # (n, C, H, W)
-    snapshots: list[torch.Tensor]  # each (n, C, H, W)
+    snapshots: list[torch.Tensor]  # each (n, C, H, W), or the first of these
     statistics: torch.Tensor  # (batches, levels, 4) float64
     batch: int = 0
     stage: int = 0
@@ -45,10 +45,11 @@ class Record:
         return named if self.state is None else named | {"state": self.state}
 
 
-def new_record(plan, kept, dtype) -> Record:
-    """An empty record; `kept` are the (stage, row) at which snapshots are taken."""
+def new_record(plan, kept, dtype, count=None) -> Record:
+    """An empty record; `kept` are the (stage, row) at which snapshots of the first `count` samples are taken."""
+    count = plan.n if count is None else count
     levels = sum(len(stage.level_ends) for stage in plan.stages)
-    snapshots = [torch.zeros(plan.n, *plan.shapes[plan.stages[stage].model], dtype=dtype) for stage, _ in kept]
+    snapshots = [torch.zeros(count, *plan.shapes[plan.stages[stage].model], dtype=dtype) for stage, _ in kept]
     return Record(
         torch.zeros(plan.n, *plan.shape, dtype=dtype),
         snapshots,

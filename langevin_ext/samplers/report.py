@@ -50,6 +50,14 @@ def _one(values):
     return values[0] if len(set(values)) == 1 else values
 
 
+def backend_of(job) -> dict:
+    """backend, precision: what computes."""
+    return {
+        "backend": f"{'native' if _native.core(job.device) else 'reference'} on {job.device}",
+        "precision": "fp64" if job.dtype == float64 else "fp32",
+    }
+
+
 def info_of(job, record, monitor, settings, kept) -> dict:
     return {
         "evaluations": job.plan.evaluations,
@@ -57,8 +65,7 @@ def info_of(job, record, monitor, settings, kept) -> dict:
         "seconds": record.seconds,
         "images_per_second": job.plan.n / max(record.seconds, 1e-9),
         "settings": settings,
-        "backend": f"{'native' if _native.core(job.device) else 'reference'} on {job.device}",
-        "precision": "fp64" if job.dtype == float64 else "fp32",
+        **backend_of(job),
         "diagnostics": diagnostics(job.plan, record.statistics),
         "snapshots": record.snapshots,
         "snapshot_places": [place_of(job.plan.stages, *place) for place in kept],

@@ -1,6 +1,7 @@
 """`train`: a run is a folder that can be stopped at any moment and continued exactly."""
 
 import contextlib
+import json
 import signal
 import threading
 import warnings
@@ -9,6 +10,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from .._group import LostProcess, processes
 from . import log, state
 from .selection import Selector
 from .trainer import Settings, Trainer, integer
@@ -42,6 +44,7 @@ def train(
     callback=None,
     select_every=None,
     select=None,
+    accumulate=1,
 ) -> torch.nn.Module:
     """Trains a score network as NCSN does (Song & Ermon 2019, arXiv:1907.05600, section 4), or by another objective.
 
@@ -50,6 +53,10 @@ def train(
 
     A run of 2k steps equals one of k steps that is called again with steps=2k, bit for bit on one device with one
     number of threads; so does a run that was killed.
+
+    Under torchrun the processes share each batch (see `parallel`): the same data, labels and noise for any number of
+    them, the same losses but for rounding. Process 0 writes; a run may go on with another number. All must see `out`.
+    A network's buffers are those of process 0.
 
     Args:
         model: torch.nn.Module, score = model(x, level), with `sigmas`, `shape` and `config()`, or a velocity model
@@ -78,6 +85,7 @@ def train(
             best is kept as best.safetensors, the table and its curve as selection.jsonl and selection.png.
         select: how it is measured, a `Selection` or a dictionary of its arguments; by 1,000 samples against the
             training data in clipped pixels by default.
+        accumulate: compute each process's part of a batch in so many pieces, for memory; only rounding differs.
 
     Returns:
         A copy of the network with the averaged weights, in eval mode.
@@ -87,6 +95,7 @@ def train(
             another setting; nothing is overwritten.
         FloatingPointError: a loss or weight is not finite; names step, levels, samples and the last good checkpoint.
         KeyboardInterrupt: after the step at hand is finished and a last checkpoint written.
+        ConnectionError: another process of the run has ended; a last checkpoint is written.
 
     Initial weights are the model's. All else depends on (seed, step, place in the batch).
     """
@@ -108,7 +117,7 @@ def train(
         raise ValueError("train: select needs select_every, the steps between measurements, got None")
     if select_every is not None and objective == "hsm":
         raise ValueError("train: select_every needs a model with noise levels, got objective 'hsm'")
-    trainer = Trainer(model, data, settings)
+    trainer = Trainer(model, data, settings, accumulate)
     selector = None if select_every is None else Selector(select, select_every, trainer, progress)
     return run(
         trainer,
@@ -130,34 +139,49 @@ def run(
     """Takes `trainer` to `steps` steps in the folder `out`, from the beginning or from the run in it; see `train`."""
     steps, save_every = integer("steps", steps), integer("save_every", save_every)
     log_every = integer("log_every", log_every)
-    out = Path(out)
-    found = state.prepare(out, resume)
+    with processes() as group:
+        trainer.join(group)
+        found = _open(trainer, Path(out), steps, resume, selector)
+        board = log.Board(out, trainer.step, tensorboard and group.is_first)
+        with _deterministic(trainer.device), contextlib.closing(board):
+            if not found:
+                group.first(lambda: state.save(out, trainer))
+            _run(trainer, Path(out), steps, save_every, log_every, board, progress, callback, selector)
+        model = trainer.averaged()
+        group.first(lambda: _finish(trainer, model, Path(out)))
+    return model
+
+
+def _open(trainer, out, steps, resume, selector) -> bool:
+    """Prepares the folder, and takes over the run in it; False if there is none."""
+    group = trainer.share.group
+    group.check_equal(
+        json.dumps(state.settings(trainer)), "train: settings, network and data must be equal in all processes"
+    )
+    found = bool(group.first(lambda: state.prepare(out, resume)))
     if found:
         state.restore(out, trainer)
         if trainer.step > steps:
             raise ValueError(f"train: steps must be at least {trainer.step}, those of the run in {out}, got {steps}")
-    if selector is not None:
+    if selector is not None and group.is_first:
         selector.open(out)
-    if not found:
-        state.save(out, trainer)
-    elif trainer.step < steps:
-        log.rewind(out, trainer.step)
-    with _deterministic(trainer.device), contextlib.closing(log.Board(out, trainer.step, tensorboard)) as board:
-        _run(trainer, out, steps, save_every, log_every, board, progress, callback, selector)
-    return _finish(trainer, out)
+    if found and trainer.step < steps:
+        group.first(lambda: log.rewind(out, trainer.step))
+    return found
 
 
 def _run(trainer, out, steps, save_every, log_every, board, progress, callback, selector):
     """The loop: step, log, save, look whether to stop."""
-    saved, running = trainer.step, None
+    saved, running, group = trainer.step, None, trainer.share.group
+    show, selector = progress and group.is_first, selector if group.is_first else None
     trainer.model.train()
-    bar = tqdm(total=steps, initial=trainer.step, disable=not progress, unit="step", desc="train", dynamic_ncols=True)
+    bar = tqdm(total=steps, initial=trainer.step, disable=not show, unit="step", desc="train", dynamic_ncols=True)
     try:
         with bar, _Interruption() as interruption:
             if selector is not None and selector.due:  # what an interruption left undone
                 selector.look(interruption.check)
             while trainer.step < steps:
-                loss = trainer.update()
+                loss = trainer.update(stop=interruption.asked)
                 running = loss if running is None else 0.95 * running + 0.05 * loss
                 bar.set_postfix_str(f"loss {running:.4g}", refresh=False)
                 bar.update()
@@ -173,18 +197,30 @@ def _run(trainer, out, steps, save_every, log_every, board, progress, callback, 
                     selector.look(interruption.check)
                 if callback is not None:
                     callback({"step": trainer.step, "loss": loss, "trainer": trainer})
-                interruption.check()
+                if group.size == 1 or trainer.stop:  # several processes stop after the same step
+                    interruption.check(trainer.stop)
     except KeyboardInterrupt:
         if trainer.whole and trainer.step > saved:
             _save(trainer, out)
         raise
-    except FloatingPointError as error:
-        raise FloatingPointError(
-            f"train: {error}; the last good checkpoint is {out / state.CHECKPOINT}, after {saved} steps"
-        ) from error
+    except (FloatingPointError, LostProcess) as error:
+        raise _ended(error, trainer, out, saved) from error
+
+
+def _ended(error, trainer, out, saved) -> Exception:
+    """What to raise for an error that ends the run, with the checkpoint to go on from."""
+    group, path = trainer.share.group, out / state.CHECKPOINT
+    if isinstance(error, FloatingPointError):
+        message = f"train: {error}; the last good checkpoint is {path}, after {saved} steps"
+        return group.agreed(FloatingPointError(message))
+    if trainer.whole and trainer.step > saved and group.is_first:
+        saved = _save(trainer, out)
+    return group.lost(f"train: {error}; the same call goes on from {path}, after {saved} steps")
 
 
 def _log(trainer, out, board, partial=False):
+    if not trainer.share.group.is_first:
+        return
     line = trainer.losses.line(trainer.step, round(trainer.seconds, 3)) | trainer.measures()
     board.add(line)
     log.append(out, {**line, "partial": True} if partial else line)
@@ -192,17 +228,16 @@ def _log(trainer, out, board, partial=False):
 
 def _save(trainer, out):
     trainer.check_weights()
-    state.save(out, trainer)
+    if trainer.share.group.is_first:
+        state.save(out, trainer)
     return trainer.step
 
 
-def _finish(trainer, out):
-    """Writes the network for sampling, with where it comes from, and returns it."""
-    model = trainer.averaged()
+def _finish(trainer, model, out):
+    """Writes the network for sampling, with where it comes from."""
     losses = log.read_log(out)["loss"].tolist() if (out / log.NAME).exists() else []
     loss = losses[-1] if losses else None
     state.publish(out / state.MODEL, trainer, model, loss=loss, **trainer.measures(final=True))
-    return model
 
 
 class _Interruption:
@@ -228,8 +263,8 @@ class _Interruption:
             raise KeyboardInterrupt
         self.asked = True
 
-    def check(self):
-        if self.asked:
+    def check(self, asked=False):
+        if asked or self.asked:
             raise KeyboardInterrupt
 
 

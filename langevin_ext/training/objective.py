@@ -51,17 +51,17 @@ class OfLevels:
         """The row (B,) int64 of the log's table that each label belongs to."""
         return label
 
-    def options(self, step) -> dict:
+    def options(self, step, first) -> dict:
         """The keyword arguments of the loss."""
-        return {"seed": self.settings.seed, "step": step, "anneal_power": self.settings.anneal_power}
+        return {"seed": self.settings.seed, "step": step, "first": first, "anneal_power": self.settings.anneal_power}
 
 
 class Denoising(OfLevels):
     """`losses.dsm`."""
 
-    def __call__(self, x, level, step) -> torch.Tensor:
-        """The loss (B,) of each sample."""
-        return losses.dsm(self.model, x, level, **self.options(step))
+    def __call__(self, x, level, step, first=0) -> torch.Tensor:
+        """The loss (B,) of each sample, the first at this place of the batch."""
+        return losses.dsm(self.model, x, level, **self.options(step, first))
 
 
 class Sliced(OfLevels):
@@ -79,9 +79,9 @@ class Sliced(OfLevels):
                 f"derivatives, got {type(model).__name__} with ReLU; take softplus, elu or silu"
             )
 
-    def __call__(self, x, level, step) -> torch.Tensor:
-        """The loss (B,) of each sample."""
-        return self.loss(self.model, x, level, **self.options(step), noisy=self.settings.noisy)
+    def __call__(self, x, level, step, first=0) -> torch.Tensor:
+        """The loss (B,) of each sample, the first at this place of the batch."""
+        return self.loss(self.model, x, level, **self.options(step, first), noisy=self.settings.noisy)
 
 
 class ReducedSliced(Sliced):
@@ -126,9 +126,9 @@ class Hybrid:
         """The tenth of the time (B,) int64."""
         return (label * TENTHS).long().clamp(max=TENTHS - 1)
 
-    def __call__(self, x, t, step) -> torch.Tensor:
-        """The loss (B,) of each sample."""
-        return losses.hsm(self.model, x, t, seed=self.settings.seed, step=step)
+    def __call__(self, x, t, step, first=0) -> torch.Tensor:
+        """The loss (B,) of each sample, the first at this place of the batch."""
+        return losses.hsm(self.model, x, t, seed=self.settings.seed, step=step, first=first)
 
 
 OBJECTIVES = {"dsm": Denoising, "ssm": Sliced, "ssm-vr": ReducedSliced, "ism": Implicit, "hsm": Hybrid}

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 
 import torch
 
-from . import log
+from . import log, parallel
 from .ema import EMA
 from .objective import OBJECTIVES, make_objective
 
@@ -103,6 +103,7 @@ class Trainer:
             "hsm" score in v = model(u, t) with `process` in the place of `sigmas`; trained in place.
         data: a dataset (`len`, `shape`, `fingerprint`, `batch`) or a float tensor (N, C, H, W).
         settings: `Settings`.
+        accumulate: pieces in which a batch is computed one after the other; they change rounding and memory alone.
 
     Raises:
         TypeError, ValueError: the model has no config() or not what the objective needs, or differs from the data in
@@ -111,7 +112,7 @@ class Trainer:
 
     unit = "level"  # what a label is called in messages
 
-    def __init__(self, model, data, settings):
+    def __init__(self, model, data, settings, accumulate=1):
         data = TensorData(data) if torch.is_tensor(data) else data
         if settings.flip and not getattr(data, "flips", True):
             raise ValueError(f"train: flip must be False for data given as {data.content}, got True")
@@ -129,7 +130,15 @@ class Trainer:
         self.optimizer = torch.optim.Adam(self.parameters.values(), settings.lr, (0.9, 0.999), eps=1e-8, fused=True)
         self.ema = None if settings.ema is None else EMA(model, settings.ema, settings.ema_warmup)
         self.losses = log.LevelLoss(self.levels, self.device)
-        self.step, self.seconds, self.whole = 0, 0.0, True
+        self.step, self.seconds, self.whole, self.stop = 0, 0.0, True, False
+        self.accumulate = integer("accumulate", accumulate)
+        self.share = parallel.alone(settings.batch_size, self.accumulate)
+
+    def join(self, group) -> None:
+        """Makes this the trainer of one of several processes: its part of each batch, the weights of process 0."""
+        self.share = parallel.Share(group, self._settings.batch_size, self.accumulate)
+        for value in [*self.model.state_dict().values(), *(self.ema.average.values() if self.ema else ())]:
+            group.copy_first(value)
 
     def check(self) -> int:
         """The number of rows of the log's table, once the model is known to fit the data and the objective."""
@@ -140,9 +149,9 @@ class Trainer:
         self.unit = self.objective.unit
         return self.objective.bins
 
-    def loss(self, x, label) -> torch.Tensor:
-        """The loss (B,) of each sample of the current step."""
-        return self.objective(x, label, self.step)
+    def loss(self, x, label, first=0) -> torch.Tensor:
+        """The loss (B,) of samples of the current step, from place `first` of its batch on."""
+        return self.objective(x, label, self.step, first)
 
     def measures(self, *, final=False) -> dict:
         """What else to say of the averaged network, for a line of the log or, at the end, the file's metadata."""
@@ -156,28 +165,37 @@ class Trainer:
         """The row (B,) of the log's table for each label."""
         return self.objective.bin(label)
 
-    def batch(self):
-        """The data (B, C, H, W), labels (B,) and dataset indices (B,) of the current step."""
+    def indices(self) -> torch.Tensor:
+        """The dataset indices (B,) of the current step."""
         from ..data import indices_for
 
-        s = self._settings
-        indices = indices_for(self.step, s.batch_size, len(self.data), s.seed)
-        x = self.data.batch(indices, seed=s.seed, step=self.step, first=0, flip=s.flip, dequantise=s.dequantise)
-        return x.to(self.device), self.labels(), indices
+        return indices_for(self.step, self._settings.batch_size, len(self.data), self._settings.seed)
 
-    def update(self) -> float:
-        """One training step; returns its mean loss.
+    def inputs(self, indices, first=0) -> torch.Tensor:
+        """The data (B, C, H, W) of these indices, which begin at place `first` of the batch."""
+        s = self._settings
+        x = self.data.batch(indices, seed=s.seed, step=self.step, first=first, flip=s.flip, dequantise=s.dequantise)
+        return x.to(self.device)
+
+    def batch(self):
+        """The data (B, C, H, W), labels (B,) and dataset indices (B,) of the current step."""
+        indices = self.indices()
+        return self.inputs(indices), self.labels(), indices
+
+    def update(self, *, stop=False) -> float:
+        """One training step; returns its mean loss over all processes.
+
+        Args:
+            stop: this process wants to stop; afterwards the attribute `stop` says whether any does.
 
         Raises:
             FloatingPointError: the loss is not finite; the weights are still those before the step.
+            LostProcess: another process has ended; the weights are still those before the step.
         """
         began, s = time.perf_counter(), self._settings
-        x, label, indices = self.batch()
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=s.precision == "bf16"):
-            loss = self.loss(x, label)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.mean().backward()
-        mean = loss.detach().mean().item()  # waits once, after the backward pass has been queued
+        loss, label, indices = self._gradients()
+        self.stop = self.share.gather(loss, stop)
+        mean = loss.mean().item()  # waits once, after the backward pass has been queued
         if not math.isfinite(mean):
             self._refuse(loss, label, indices)
         self.whole = False  # from here to the end of the step, an interruption leaves a state that must not be saved
@@ -192,9 +210,26 @@ class Trainer:
         self.seconds += time.perf_counter() - began
         return mean
 
+    def _gradients(self):
+        """Leaves the gradient of the mean loss over the whole batch in the parameters.
+
+        Returns:
+            (losses (B,) float64, zero for the parts of other processes, labels (B,), dataset indices (B,)).
+        """
+        s, label, indices = self._settings, self.labels(), self.indices()
+        losses = torch.zeros(s.batch_size, dtype=torch.float64, device=self.device)
+        self.optimizer.zero_grad(set_to_none=True)
+        for low, high in self.share.pieces:
+            x = self.inputs(indices[low:high], low)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=s.precision == "bf16"):
+                loss = self.loss(x, label[low:high], low)
+            (loss.sum() / s.batch_size).backward()
+            losses[low:high] = loss.detach()
+        self.share.add_gradients(list(self.parameters.values()))
+        return losses, label, indices
+
     def _refuse(self, loss, label, indices):
-        bad = (~loss.detach().isfinite()).nonzero().flatten()
-        bad = bad if len(bad) else torch.arange(len(loss), device=loss.device)  # finite losses whose sum is not
+        bad = (~loss.isfinite()).nonzero().flatten()
         labels = sorted(set(label[bad].tolist()))
         raise FloatingPointError(
             f"loss is not finite at step {self.step}, {self.unit} {_some(labels)},"

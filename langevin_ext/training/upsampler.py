@@ -164,7 +164,7 @@ class UpsamplerTrainer(Trainer):
         """The only row of the log's table (B,)."""
         return label
 
-    def loss(self, x, label) -> torch.Tensor:
+    def loss(self, x, label, first=0) -> torch.Tensor:
         """Mean squared error (B,) of the enlarged luma."""
         return _error(self.model.enlarge(luma(LOW[self._settings.low](x))), luma(x))
 
