@@ -398,7 +398,7 @@ X, W = torch.zeros(2, 3, 4, 4), torch.zeros(5, 9)
 ERRORS = [
     (TypeError, "x must be a tensor, got list", {"x": [1.0]}),
     (TypeError, "x must be float32, float64, bfloat16, float16, got int64", {"x": X.long()}),
-    (ValueError, "x must have shape (samples, C, H, W), got (2, 3, 4)", {"x": X[:, :, 0]}),
+    (ValueError, "x must have shape (samples, C, H, W) with C >= 1, got (2, 3, 4)", {"x": X[:, :, 0]}),
     (TypeError, "weight must be a tensor, got NoneType", {"weight": None}),
     (TypeError, "weight must be float32, got float64", {"weight": W.double()}),
     (TypeError, "weight must be float32, bfloat16, got float16", {"x": X.bfloat16(), "weight": W.half()}),

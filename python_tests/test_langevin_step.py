@@ -241,3 +241,12 @@ def test_bad_coordinates_are_named():
     huge = torch.zeros(1, 1).expand(1, 2**34)
     with pytest.raises(ValueError, match=r"^langevin_step: a sample must have fewer than 2\^34 elements, got 1717986"):
         langevin_step(huge, huge, A, B, seed=1, step=2)
+
+
+@pytest.mark.parametrize("shift", [1, 3])
+def test_a_score_in_the_memory_of_x_is_read_as_it_was(shift):
+    memory = torch.arange(40.0)
+    x, score = memory[:32].view(2, 16), memory[shift : 32 + shift].view(2, 16)
+    expected = x + 0.5 * score.clone()
+    langevin_step(x, score, 0.5, 0.0, seed=1, step=0)
+    assert torch.equal(x, expected)

@@ -18,6 +18,7 @@ SPLIT_KEYS = (
     ("train_images", "test_images", "train_labels", "test_labels"),
 )
 BAD_HEADER = (ValueError, TypeError, KeyError, OverflowError, SyntaxError, TokenError)  # what NumPy's parser raises
+MAX_HEADER = 20_000  # bytes; NumPy itself parses no longer ones than 10,000
 HEADER_READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
@@ -94,18 +95,18 @@ def read_member(archive: zipfile.ZipFile, key: str, path) -> np.ndarray:
     where = f"{path}[{key}]"
     info = archive.getinfo(f"{key}.npy")
     check_bytes(info.file_size, where)
-    with archive.open(info) as stream:
-        content = read_up_to(stream, info.file_size)
     try:
-        header = BytesIO(content)
-        version = np.lib.format.read_magic(header)
-        shape, fortran, dtype = HEADER_READERS[min(version, (2, 0))](header)
-        if dtype.hasobject:
-            raise ValueError("Python objects, which would have to be unpickled")
-        body = content[header.tell() :]
-        expected = math.prod(shape) * dtype.itemsize
-        if expected != len(body):
-            raise ValueError(f"{len(body)} bytes for shape {shape} of {dtype}")
+        with archive.open(info) as stream:
+            head = read_up_to(stream, MAX_HEADER)
+            header = BytesIO(head)
+            version = np.lib.format.read_magic(header)
+            shape, fortran, dtype = HEADER_READERS[min(version, (2, 0))](header)
+            if dtype.hasobject:
+                raise ValueError("Python objects, which would have to be unpickled")
+            start, expected = header.tell(), math.prod(shape) * dtype.itemsize
+            if expected != info.file_size - start:
+                raise ValueError(f"{info.file_size - start} bytes for shape {shape} of {dtype}")
+            body = head[start:] + read_up_to(stream, info.file_size - len(head))
         return np.frombuffer(body, dtype).reshape(shape, order="F" if fortran else "C")
     except BAD_HEADER as error:
         raise bad(where, "a whole array without objects", error) from error

@@ -124,12 +124,15 @@ def load_statistics(path) -> Statistics:
 
 def _arrays(path):
     """mu and sigma of an npz file."""
+    from ..data.arrays import read_member
+    from ..data.common import BAD_ZIP
+
     try:
-        with np.load(path, allow_pickle=False) as file:
-            names = sorted(file) if isinstance(file, np.lib.npyio.NpzFile) else []
+        with zipfile.ZipFile(path) as archive:
+            names = sorted(name.removesuffix(".npy") for name in archive.namelist())
             if {"mu", "sigma"} <= set(names):
-                return file["mu"], file["sigma"]
-    except (zipfile.BadZipFile, EOFError, OSError, ValueError) as error:
+                return tuple(read_member(archive, name, path).copy() for name in ("mu", "sigma"))
+    except (*BAD_ZIP, ValueError) as error:
         raise ValueError(f"load_statistics: {path} must be a whole npz file without objects: {error}") from error
     raise ValueError(f"load_statistics: {path} must hold mu and sigma, got {names}")
 

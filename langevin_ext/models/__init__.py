@@ -36,9 +36,9 @@ def build(config):
     """
     arguments = dict(config)
     name = arguments.pop("class", None)
-    if name not in CLASSES:
+    if not isinstance(name, str) or name not in CLASSES:
         raise ValueError(f"build: config must have a class of {', '.join(CLASSES)}, got {name!r}")
     try:
         return CLASSES[name](**arguments)
-    except TypeError as error:
+    except (TypeError, OverflowError) as error:
         raise ValueError(f"build: config must hold the arguments of {name}, got {sorted(arguments)}") from error

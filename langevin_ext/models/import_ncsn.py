@@ -34,10 +34,13 @@ def import_ncsn(path, shape=None, *, sigmas=None, ema=True):
     shape = (channels, 32, 32) if shape is None else tuple(shape)
     if shape[0] != channels:
         raise ValueError(f"import_ncsn: shape must have the checkpoint's {channels} channels, got {shape}")
+    if model_class is NCSNv2:
+        state["sigmas"] = torch.as_tensor(sigmas, dtype=torch.float32)
+    with torch.device("meta"):  # a width that the other tensors do not have must not take any memory
+        check_fit(path, state, model_class(shape, ngf, sigmas))
     model = model_class(shape, ngf, sigmas)
     if model_class is NCSNv2:
         state["sigmas"] = model.sigmas
-    check_fit(path, state, model)
     model.load_state_dict(state)
     return model.eval()
 

@@ -8,6 +8,7 @@ from .. import _native, reference
 from ..reference import CLD_STREAMS, check_counter
 from .common import (
     STATE,
+    apart,
     check_batch,
     check_like,
     check_no_gradient,
@@ -30,7 +31,7 @@ def _cld_step(u, score, a, b, noise, seed, step, first):
     target = dense(u)
     core.cld_step(
         target,
-        None if score is None else dense(score),
+        None if score is None else apart(dense(score), target),
         *a,
         *b,
         *noise,

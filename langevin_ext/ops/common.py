@@ -34,6 +34,15 @@ def dense(tensor):
     return tensor.contiguous()
 
 
+def apart(tensor, target):
+    """The tensor, or a copy of it where a kernel that writes into `target` could change it before it is read."""
+    if tensor is None or tensor.untyped_storage().data_ptr() != target.untyped_storage().data_ptr():
+        return tensor
+    same = tensor.data_ptr() == target.data_ptr() and tensor.dtype == target.dtype
+    same = same and tensor.shape == target.shape and tensor.stride() == target.stride()
+    return tensor if same else tensor.clone()
+
+
 def compute_dtype(tensor):
     """The dtype in which elements of `tensor` are computed with."""
     return torch.float64 if tensor.dtype == torch.float64 else torch.float32

@@ -258,8 +258,8 @@ def instance_norm_plus(x, weight, level=None, *, form="official", eps=1e-5, elu=
 
 def _check(x, weight, level, form, eps, residual):
     check_tensor(NAME, "x", x, ACTIVATION)
-    if x.dim() != 4:
-        raise ValueError(f"{NAME}: x must have shape (samples, C, H, W), got {tuple(x.shape)}")
+    if x.dim() != 4 or x.shape[1] == 0:
+        raise ValueError(f"{NAME}: x must have shape (samples, C, H, W) with C >= 1, got {tuple(x.shape)}")
     check_tensor(NAME, "weight", weight, tuple(dict.fromkeys((torch.float32, x.dtype))))
     channels = x.shape[1]
     if weight.dim() != 2 or weight.shape[0] < 1 or weight.shape[1] not in (2 * channels, 3 * channels):

@@ -8,6 +8,7 @@ from .. import _native, reference
 from ..reference import check_counter
 from .common import (
     STATE,
+    apart,
     check_batch,
     check_like,
     check_no_gradient,
@@ -30,8 +31,8 @@ def _langevin_step(x, score, mask, score_coef, noise_coef, seed, step, first, st
     target = dense(x)
     core.langevin_step(
         target,
-        dense(score),
-        None if mask is None else mask.contiguous(),
+        apart(dense(score), target),
+        None if mask is None else apart(mask.contiguous(), target),
         score_coef,
         noise_coef,
         seed,

@@ -66,7 +66,7 @@ def _lines(path):
         try:
             line = json.loads(row)
             rows.append({"step": int(line["step"]), "loss": float(line["loss"]), **line})
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             if number == len(lines) and not text.endswith("\n"):
                 break
             raise ValueError(
