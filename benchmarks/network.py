@@ -1,19 +1,28 @@
-"""Forward time of our NCSN against the released network's eager computation (official.py) and that one compiled.
+"""Forward time of our NCSN and its engines against the released network's eager computation (official.py).
+
+Errors are relative to that computation in float64, the largest difference over the largest output. "convolutions alone"
+are an engine's on inputs of the right shapes, with nothing between them.
 
 python benchmarks/network.py --size 32 --batch 4 [--compile]
 """
 
 import argparse
+import contextlib
+import functools
 import pathlib
 
 import torch
+import torch._inductor as inductor
 from official import official_forward
 from timing import append_rows, interleaved, machine
 
+from langevin_ext import engine
+from langevin_ext.engine.arena import Arena
+from langevin_ext.engine.convolutions import convolution
 from langevin_ext.models import NCSN
 
 RESULTS = pathlib.Path(__file__).resolve().parent / "results" / "network.jsonl"
-TOLERANCE = 1e-5  # relative to the largest output
+TOLERANCES = {"float32": 1e-5, "bfloat16": 5e-2}
 
 
 def main():
@@ -27,11 +36,14 @@ def main():
     level = torch.arange(args.batch, device=args.device) % len(model.sigmas)
     fns, errors = implementations(model, x, level, args.compile), {}
     with torch.inference_mode():
-        expected = fns["official eager"]()
-        for name, fn in fns.items():
-            errors[name] = ((fn() - expected).abs().max() / expected.abs().max()).item()
-            if not errors[name] <= TOLERANCE:
-                raise SystemExit(f"network: {name} differs from the official computation by {errors[name]:.1e}")
+        state = {name: tensor.double() for name, tensor in model.state_dict().items()}
+        expected = official_forward(state, x.double(), level)
+        for (name, dtype), fn in fns.items():
+            y = fn()
+            if y is not None:
+                errors[name, dtype] = ((y - expected).abs().max() / expected.abs().max()).item()
+                if not errors[name, dtype] <= TOLERANCES[dtype]:
+                    raise SystemExit(f"network: {name} {dtype} is off by {errors[name, dtype]:.1e}")
         times = interleaved(fns, args.repeats, args.warmup, args.device)
     rows = make_rows(args, times, errors)
     append_rows(args.output, rows)
@@ -55,39 +67,101 @@ def parse():
 
 
 def implementations(model, x, level, compiled):
-    """{name: forward without arguments}."""
+    """{(name, dtype): forward without arguments}; None is the result of those that are not a forward pass."""
     state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     fns = {
-        "official eager": lambda: official_forward(state, x, level),
-        "langevin_ext": lambda: model(x, level),
+        ("official eager", "float32"): lambda: official_forward(state, x, level),
+        ("langevin_ext module", "float32"): lambda: model(x, level),
     }
+    if why_not := engine.why_not(model):
+        print(f"no engine: {why_not}")
+    else:
+        for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+            with contextlib.suppress(ValueError):  # without bfloat16 arithmetic there is no such engine
+                name = str(dtype).removeprefix("torch.")
+                fast = engine.build(model, precision=precision, batch=len(x))
+                fns["engine", name] = functools.partial(fast, x, level)
+                fns["convolutions alone", name] = convolutions_alone(model, x, level, dtype)
     if compiled:
         forward = torch.compile(official_forward)
-        fns["official torch.compile"] = lambda: forward(state, x, level)
+        fns["official torch.compile", "float32"] = lambda: forward(state, x, level)
+        if x.device.type == "cpu":
+            for precision in ("float32", "bfloat16"):
+                fns["compile with freezing", precision] = frozen(state, x, level, precision == "bfloat16")
     return fns
+
+
+def convolutions_alone(model, x, level, dtype):
+    """The convolutions of an engine, one after the other, but for the two that are pooled."""
+    shapes = []
+    handles = [
+        module.register_forward_hook(lambda module, args, y: shapes.append((module, args[0].shape)))
+        for module in model.modules()
+        if isinstance(module, torch.nn.Conv2d)
+    ]
+    with torch.no_grad():
+        model(x, level)
+    for handle in handles:
+        handle.remove()
+    arena, work = Arena(dtype), []
+    images = {shape: torch.rand(shape).to(dtype).contiguous(memory_format=torch.channels_last) for _, shape in shapes}
+    with torch.inference_mode():
+        work = [(convolution(conv, dtype, (len(x), *shape[2:])), images[shape]) for conv, shape in shapes]
+
+    def run():
+        arena.threads = torch.get_num_threads()
+        for conv, image in work:
+            arena.give(conv(image, arena))
+
+    return run
+
+
+class Frozen(torch.nn.Module):
+    """The official computation as a module, whose weights torch.compile can take for constants."""
+
+    def __init__(self, state):
+        super().__init__()
+        self.names = {name: name.replace(".", "_") for name in state}
+        for name, tensor in state.items():
+            self.register_parameter(self.names[name], torch.nn.Parameter(tensor, requires_grad=False))
+
+    def forward(self, x, level):
+        return official_forward({name: getattr(self, own) for name, own in self.names.items()}, x, level)
+
+
+def frozen(state, x, level, bfloat16):
+    """torch.compile of it with frozen weights, under bfloat16 autocast or in float32."""
+    module = Frozen(state).eval()
+    forward = torch.compile(module)
+
+    def run():
+        with inductor.config.patch(freezing=True), torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            return forward(x, level).float()
+
+    return run
 
 
 def make_rows(args, times, errors):
     """One row for each implementation."""
     about = machine(args.device)
     shape = [args.batch, args.channels, args.size, args.size]
-    base = times["official eager"].median
+    base = times["official eager", "float32"].median
     return [
         {
             "benchmark": "network",
             "implementation": name,
-            "dtype": "float32",
+            "dtype": dtype,
             "ngf": args.ngf,
             "shape": shape,
             "median_s": time.median,
             "iqr_s": time.iqr,
             "images_per_s": args.batch / time.median,
             "speedup": base / time.median,
-            "relative_error": errors[name],
+            "relative_error": errors.get((name, dtype)),
             "repeats": args.repeats,
             **about,
         }
-        for name, time in times.items()
+        for (name, dtype), time in times.items()
     ]
 
 
@@ -95,14 +169,18 @@ def print_table(rows):
     """The rows as a table."""
     about = rows[0]
     print(
-        f"NCSN forward, ngf={about['ngf']}, {tuple(about['shape'])}, float32, {about['device']}, "
+        f"NCSN forward, ngf={about['ngf']}, {tuple(about['shape'])}, {about['device']}, "
         f"{about['threads']} threads, torch {about['torch']}"
     )
-    print(f"{'implementation':24} {'median ms':>10} {'IQR ms':>8} {'images/s':>9} {'speed-up':>9} {'rel. error':>10}")
+    print(
+        f"{'implementation':24} {'dtype':9} {'median ms':>10} {'IQR ms':>8} {'images/s':>9} {'speed-up':>9} "
+        f"{'rel. error':>10}"
+    )
     for row in rows:
+        error = "" if row["relative_error"] is None else f"{row['relative_error']:.1e}"
         print(
-            f"{row['implementation']:24} {1e3 * row['median_s']:10.1f} {1e3 * row['iqr_s']:8.1f} "
-            f"{row['images_per_s']:9.1f} {row['speedup']:8.2f}x {row['relative_error']:10.1e}"
+            f"{row['implementation']:24} {row['dtype']:9} {1e3 * row['median_s']:10.1f} {1e3 * row['iqr_s']:8.1f} "
+            f"{row['images_per_s']:9.1f} {row['speedup']:8.2f}x {error:>10}"
         )
 
 

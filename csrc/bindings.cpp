@@ -75,4 +75,6 @@ PYBIND11_MODULE(LV_MODULE_NAME, m) {
   m.def("philox_words", &lv::philox_words);
   m.def("philox_normal", &lv::philox_normal);
   m.def("upsample_bicubic2x", &lv::upsample_bicubic2x);
+  m.def("winograd", &lv::winograd);
+  m.def("winograd_scratch", &lv::winograd_scratch);
 }

@@ -6,3 +6,4 @@
 #include "bind/noise.h"
 #include "bind/perturb.h"
 #include "bind/upsample_bicubic2x.h"
+#include "bind/winograd.h"

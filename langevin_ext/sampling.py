@@ -91,7 +91,9 @@ def sample(
             resolution a pixel is the mean of its block, and known where the whole block is.
         upsample: "bicubic" (torch's, a = -0.75), "bicubic-pil" (a = -0.5), "bilinear", "nearest", or a callable
             (B, C, H, W) -> (B, C, 2 H, 2 W), e.g. a trained `models.FSRCNN`.
-        precision: "auto" or "fp32".
+        precision: of our networks on the CPU, which an `engine` computes: "fp32", or "bf16" where the CPU has it, with
+            about 1 % of error in the score; "auto" is the faster one that does not show, at present always "fp32".
+            Other models are called as they are.
         device: that of the model by default.
         progress: show a bar with the rate and the time left.
         callback: called after each update with a dict of x (the state itself: clone what is kept), stage, level,
@@ -113,8 +115,9 @@ def sample(
     Returns:
         (n, C, H, W) on the device of the run, float32, or float64 with dtype=torch.float64; with return_info also a
         dict: evaluations per sample and calls made, by resolution; seconds over all sessions, images_per_second;
-        settings, backend; diagnostics, a dict per level with sigma times the norm of the score, mean, variance, share
-        not finite; snapshots, a list of (n, C, H, W) on the CPU, and snapshot_places.
+        settings, backend, precision; engine, a sentence on what computes each model, and why; diagnostics, a dict per
+        level with sigma times the norm of the score, mean, variance, share not finite; snapshots, a list of
+        (n, C, H, W) on the CPU, and snapshot_places.
 
     Raises:
         ValueError, TypeError: an argument is wrong, eps is unstable, or the checkpoint is of a run with other settings.

@@ -36,6 +36,10 @@ void philox_normal(const TensorView& out, int64_t seed, uint32_t step, uint32_t 
 void upsample_bicubic2x(const TensorView& x, const TensorView& y, const OptionalTensor& u, double a, double sigma,
                         int64_t seed, uint32_t step, uint32_t first, uint32_t stream, int threads);
 
+void winograd(const TensorView& x, const TensorView& weight, const OptionalTensor& bias, const OptionalTensor& add,
+              const TensorView& y, const TensorView& scratch, int64_t dilation, bool pool, int threads);
+int64_t winograd_scratch(const TensorView& x, int64_t outputs, int64_t dilation);
+
 // torch's current stream on a GPU; needs the GIL and throws what Python raised.
 void* current_cuda_stream(int device);
 

@@ -6,14 +6,15 @@ from dataclasses import dataclass, field
 
 import torch
 
+from ..engine import PRECISIONS
 from ..schedules import step_lr_from_eps
 from . import build, find, inputs, takes
+from .engines import engines_of
 from .starts import DataStart, start_of
 from .table import DENOISE, Change, Run, Upsample, evaluations
 from .upsampling import check_ladder_of_sizes, check_upsample, try_out
 
 BATCH_VALUES = {"cpu": 2**16}  # values of x in one batch, where the user names no batch size; elsewhere 2^18
-PRECISIONS = ("auto", "fp32")
 
 
 @dataclass(frozen=True)
@@ -115,12 +116,15 @@ class Job:
     device: torch.device
     dtype: torch.dtype
     options: dict = field(default_factory=dict)
+    runners: list = field(default_factory=list)  # what is called: the engine of a model, or the model
+    precision: str = "fp32"
+    engine: list[str] = field(default_factory=list)  # what each runner is, and why
 
     def score(self, stage) -> Callable:
         """The score that a stage's rows call, level an index into the stage's ladder."""
         if stage.sigmas is None:
             return self.scores[stage.model]
-        return inputs.ladder_of(self.models[stage.model], stage.sigmas, "the noise levels of the scheme")[0]
+        return inputs.ladder_of(self.runners[stage.model], stage.sigmas, "the noise levels of the scheme")[0]
 
     def state_shape(self, stage) -> tuple[int, ...]:
         """(copies C, H, W) of the state after a stage."""
@@ -160,7 +164,7 @@ def prepare(
     check_upsample(upsample)
     shapes = [tuple(int(size) for size in one.shape) for one in models]
     check_ladder_of_sizes(shapes)
-    scores, ladders = (models, [[]]) if found.velocity else inputs.ladders_of(models, sigmas)
+    _, ladders = (models, [[]]) if found.velocity else inputs.ladders_of(models, sigmas)
     inpainting = known is not None or mask is not None
     given = {"eps": eps, "step_lr": step_lr, "inpainting": inpainting or None, "denoise": None if denoise else False}
     _check_taken(name, found, given | ({"sigmas": sigmas} if found.velocity or found.own_levels else {}))
@@ -175,6 +179,8 @@ def prepare(
     if batch_size is None:
         batch_size = max(1, BATCH_VALUES.get(device.type, 2**18) // math.prod(shapes[output]))
     batch_size = min(n, inputs.integer("batch_size", batch_size, 1))
+    runners, kind, notes = engines_of(models, precision, device, dtype, batch_size)
+    scores = runners if found.velocity else inputs.ladders_of(runners, sigmas)[0]
     init = start_of(found.init if init is None else init, data, n, shapes[stages[0].model], models)
     pixels = inputs.known_pixels(known, mask, n, shapes, output, device, dtype)
     plan = Plan(
@@ -190,7 +196,7 @@ def prepare(
         evaluations(stages, shapes),
         output,
     )
-    job = Job(plan, models, scores, seed, first, init, pixels, upsample, device, dtype, options)
+    job = Job(plan, models, scores, seed, first, init, pixels, upsample, device, dtype, options, runners, kind, notes)
     for stage in stages:
         job.score(stage)  # raises for levels that the model does not have
     return job

@@ -88,7 +88,7 @@ class Monitor:
 
     def counting(self, stage) -> "Counting":
         """The score of a stage, which counts its calls."""
-        model, size = self.job.models[stage.model], self.job.plan.sizes[stage.model]
+        model, size = self.job.runners[stage.model], self.job.plan.sizes[stage.model]
         return Counting(self.job.score(stage), getattr(model, "at_sigma", None), self.calls, size)
 
     def after(self, i, x, score):

@@ -1,7 +1,5 @@
 """What a run reports of itself: the settings that its samples depend on, and `info`."""
 
-from torch import float64
-
 from .. import _native
 from .monitor import diagnostics, place_of
 from .record import fingerprint
@@ -27,6 +25,7 @@ def settings_of(job, snapshot) -> dict:
         "mask": None,
         "options": job.options,
         "dtype": str(job.dtype).removeprefix("torch."),
+        "precision": job.precision,
         "device": job.device.type,
         "snapshot": snapshot,
     }
@@ -51,10 +50,11 @@ def _one(values):
 
 
 def backend_of(job) -> dict:
-    """backend, precision: what computes."""
+    """backend, precision and, for each model, engine: what computes, and why."""
     return {
         "backend": f"{'native' if _native.core(job.device) else 'reference'} on {job.device}",
-        "precision": "fp64" if job.dtype == float64 else "fp32",
+        "precision": job.precision,
+        "engine": job.engine,
     }
 
 

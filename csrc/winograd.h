@@ -1,0 +1,56 @@
+// Convolution 3x3 with stride 1 and zero padding by Winograd's minimal filtering F(4x4, 3x3): 36 products give 16
+// outputs, where the definition takes 144. Channels-last float32, for the CPU.
+//
+//   Lavin and Gray 2016 (arXiv:1509.09308), equations 8 and 12: on tiles of 6x6 inputs d that overlap by two,
+//     y = A^T [ sum_c (G w_c G^T) * (B^T d_c B) ] A
+//   with the interpolation points 0, 1, -1, 1/2, -2 and infinity, which Barabasz et al. 2020 (arXiv:1803.10986) find to
+//   round less than 0, 1, -1, 2, -2:
+//     B^T = 1 -3/2   -2  3/2    1    0     G = 1       0      0       A^T = 1  1  1    1   1  0
+//           0   -1  1/2  5/2    1    0         1/3     1/3    1/3           0  1 -1  1/2  -2  0
+//           0    1 -5/2  1/2    1    0        -1/3     1/3   -1/3           0  1  1  1/4   4  0
+//           0   -2   -1    2    1    0        -16/15  -8/15  -4/15          0  1 -1  1/8  -8  1
+//           0  1/2   -1 -1/2    1    0         1/15   -2/15   4/15
+//           0    1 -3/2   -2  3/2    1         0       0      1
+//   A dilation of d makes d^2 interleaved images, each convolved without one. The sum over c goes in runs of kRun
+//   channels: the matrices enlarge the rounding of one long sum tenfold.
+#pragma once
+
+#include "common.h"
+
+namespace lv {
+
+constexpr int64_t kTile = 4, kPatch = 6, kPoints = kPatch * kPatch;
+constexpr int64_t kVector = 16;  // channels come in so many
+constexpr int64_t kPanel = 64;   // outputs that are computed together
+constexpr int64_t kRun = 64;
+
+struct Winograd {
+  const float* x;       // [N, H, W, C]
+  const float* weight;  // G w G^T: [36][panels of 64 outputs, the last of 16, 32, 48 or 64][C][panel]
+  const float* bias;    // [K], or null
+  const float* add;     // [N, H', W', K], added to the result, may be y; or null
+  float* y;             // [N, H', W', K], H' = H, or H / 2 if pooled
+  float* scratch;       // `scratch_size` elements
+  int64_t samples, height, width, channels, outputs, dilation;
+  bool pool;  // y is the mean over 2x2 pixels of the convolution; even H and W, no dilation
+
+  int64_t tiles_along(int64_t size) const { return ((size + dilation - 1) / dilation + kTile - 1) / kTile; }
+  int64_t tiles_in_sample() const { return dilation * dilation * tiles_along(height) * tiles_along(width); }
+  int64_t tiles() const { return samples * tiles_in_sample(); }
+  // Tiles whose transforms are held at a time: enough to pay for reading the weights, few enough for the cache, and
+  // about as many each time.
+  int64_t block() const {
+    constexpr int64_t kElements = 1 << 21, kLeast = 48;
+    const int64_t fitting = kElements / (kPoints * (channels + outputs));
+    const int64_t most = fitting < kLeast ? kLeast : fitting, times = (tiles() + most - 1) / most;
+    return (tiles() + times - 1) / times;
+  }
+  // From one of the 36 matrices [block, columns] to the next: an odd number of cache lines, as a tile's 36 values at
+  // even distances would fall on a few lines of the cache.
+  int64_t plane(int64_t columns) const { return (block() * columns / kVector | 1) * kVector; }
+  int64_t scratch_size() const { return kPoints * (plane(channels) + plane(outputs)); }
+};
+
+void winograd_cpu(const Winograd& p, int threads);
+
+}  // namespace lv

@@ -1,0 +1,166 @@
+"""The convolutions of an engine, each with its weight in the form that it is computed with.
+
+A convolution is called as conv(x, arena, add=None) on channels-last x; the result is a buffer of the arena, or `add`,
+increased by the convolution. Which kind serves depends on channels and size alone, never on the batch or a clock, so
+that a sample's numbers do not depend on how a run is cut.
+"""
+
+import functools
+import math
+
+import torch
+import torch.nn.functional as F
+
+from .. import _native
+
+WINOGRAD_CHANNELS = 16  # come in multiples of this
+WINOGRAD_TILE = 4
+WINOGRAD_WORTH = 0.6  # of the pixels' products; below that its transforms are paid for
+PANEL = 64
+_G = (  # csrc/winograd.h
+    (1, 0, 0),
+    (1 / 3, 1 / 3, 1 / 3),
+    (-1 / 3, 1 / 3, -1 / 3),
+    (-16 / 15, -8 / 15, -4 / 15),
+    (1 / 15, -2 / 15, 4 / 15),
+    (0, 0, 1),
+)
+
+
+class Winograd:
+    """3x3 convolution with stride 1 by F(4x4, 3x3), 36 products for 16 outputs; see csrc/winograd.h.
+
+    Args:
+        weight, bias: of the convolution, (K, C, 3, 3) and (K,) or None, float32.
+        dilation: of it, which is also the padding.
+        pool: the mean over 2x2 pixels follows, taken in the transform of the result.
+    """
+
+    def __init__(self, weight, bias, dilation=1, pool=False):
+        self.weight, self.outputs = winograd_weight(weight), len(weight)
+        self.bias = None if bias is None else bias.detach().clone()
+        self.dilation, self.pool = dilation, pool
+
+    def __call__(self, x, arena, add=None):
+        core, shrink = _native.core(x.device), 2 if self.pool else 1
+        y = arena.take((len(x), self.outputs, x.shape[2] // shrink, x.shape[3] // shrink)) if add is None else add
+        scratch = arena.scratch(core.winograd_scratch(x, self.outputs, self.dilation))
+        core.winograd(x, self.weight, self.bias, add, y, scratch, self.dilation, self.pool, arena.threads)
+        return y
+
+
+def winograd_weight(weight) -> torch.Tensor:
+    """G w G^T of csrc/winograd.h in float64, rounded once, in its order: point, panel of outputs, channel, output."""
+    g = torch.tensor(_G, dtype=torch.float64)
+    points = torch.einsum("ij,ocjk,lk->ilco", g, weight.detach().double(), g).float().flatten(0, 1)
+    panels = [panel.flatten(1) for panel in points.split(PANEL, dim=2)]
+    return torch.cat(panels, dim=1).flatten()
+
+
+class Direct:
+    """Convolution by the definition, through oneDNN with its weight in oneDNN's own order where torch offers that.
+
+    Args:
+        weight, bias: (K, C, kh, kw) and (K,) or None, in the dtype of the activations.
+        stride, padding, dilation: integers.
+        size: (B, H, W) of the inputs, which the order is chosen for; others are right, too.
+    """
+
+    def __init__(self, weight, bias, stride, padding, dilation, size):
+        self.weight = weight.detach().clone(memory_format=torch.channels_last)
+        self.bias = None if bias is None else bias.detach().clone()
+        self.stride, self.padding, self.dilation = ([n, n] for n in (stride, padding, dilation))
+        self.packed = None
+        if not why_not_packed(weight.dtype):
+            batch, *size = size
+            shape = [batch, weight.shape[1], *size]
+            self.packed = torch.ops.mkldnn._reorder_convolution_weight(
+                self.weight, self.padding, self.stride, self.dilation, 1, shape
+            )
+
+    def __call__(self, x, arena, add=None):
+        if self.packed is None:
+            y = F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation)
+            return y if add is None else add.add_(y)
+        sizes = (self.padding, self.stride, self.dilation, 1)
+        if add is None:
+            return torch.ops.mkldnn._convolution_pointwise(x, self.packed, self.bias, *sizes, "none", [], "")
+        return torch.ops.mkldnn._convolution_pointwise_(
+            add, x, self.packed, self.bias, *sizes, "add", None, None, [], ""
+        )
+
+
+@functools.cache
+def why_not_packed(dtype) -> str:
+    """Why weights are not repacked, "" where they are: torch's operators for it are private, so one is tried."""
+    x = torch.arange(36.0).view(1, 4, 3, 3).to(dtype).contiguous(memory_format=torch.channels_last)
+    w = torch.ones(4, 4, 3, 3, dtype=dtype)
+    expected = 2 * F.conv2d(x, w, padding=1)
+    sizes = ([1, 1], [1, 1], [1, 1], 1)
+    try:
+        packed = torch.ops.mkldnn._reorder_convolution_weight(w, *sizes, list(x.shape))
+        y = torch.ops.mkldnn._convolution_pointwise(x, packed, None, *sizes, "none", [], "")
+        torch.ops.mkldnn._convolution_pointwise_(y, x, packed, None, *sizes, "add", None, None, [], "")
+    except (AttributeError, RuntimeError, TypeError) as error:
+        return f"torch {torch.__version__} has no such operators ({str(error).splitlines()[0]})"
+    return "" if torch.equal(y, expected) else f"the operators of torch {torch.__version__} give another result"
+
+
+def why_not_winograd(conv, height, width, dtype) -> str:
+    """Why a convolution is not computed by `Winograd`, "" where it is.
+
+    Args:
+        conv: nn.Conv2d that keeps the size.
+        height, width: of its input.
+        dtype: of the activations.
+    """
+    if dtype != torch.float32:
+        return "it is for float32"
+    if conv.kernel_size != (3, 3) or conv.in_channels % WINOGRAD_CHANNELS or conv.out_channels % WINOGRAD_CHANNELS:
+        return f"it is for 3x3 kernels and channels in multiples of {WINOGRAD_CHANNELS}"
+    if not hasattr(_native.core(torch.device("cpu")), "winograd"):
+        return "the native core has no such kernel"
+    if torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
+        return "it is compiled for AVX2 and AVX-512"
+    dilation = conv.dilation[0]
+    tiles = dilation**2
+    for size in (height, width):
+        tiles *= math.ceil(math.ceil(size / dilation) / WINOGRAD_TILE)
+    if 4 * tiles > WINOGRAD_WORTH * height * width:
+        return "the image is too small"
+    return ""
+
+
+def convolution(conv, dtype, size):
+    """The fastest form of an nn.Conv2d that keeps the size, for inputs of size (B, H, W)."""
+    dilation, weight, bias = conv.dilation[0], conv.weight, conv.bias
+    if not why_not_winograd(conv, *size[1:], dtype):
+        return Winograd(weight, bias, dilation)
+    padding = conv.padding[0]
+    if dilation > 1 and dilation >= max(size[1:]):  # all taps but the centre's fall on the padding
+        weight, dilation, padding = weight[:, :, 1:2, 1:2], 1, 0
+    return Direct(*_cast(weight, bias, dtype), 1, padding, dilation, size)
+
+
+def pooled_convolution(module, dtype, size):
+    """The form of a `ConvMeanPool` for inputs of size (B, H, W): conv(x, arena)."""
+    conv, (batch, height, width) = module.conv, size
+    if conv.kernel_size == (1, 1):  # commutes with the mean
+        inner = Direct(*_cast(conv.weight, conv.bias, dtype), 1, 0, 1, (batch, -(-height // 2), -(-width // 2)))
+        return lambda x, arena, add=None: inner(F.avg_pool2d(x, 2, ceil_mode=True), arena, add)
+    if height % 2 or width % 2:
+        whole = convolution(conv, dtype, size)
+        return lambda x, arena, add=None: _summed(F.avg_pool2d(whole(x, arena), 2, ceil_mode=True), add)
+    if not why_not_winograd(conv, height, width, dtype):
+        return Winograd(conv.weight, conv.bias, pool=True)
+    # The mean of the four convolutions is one with stride 2, whose kernel is the mean of the four shifted ones.
+    weight = F.avg_pool2d(F.pad(conv.weight, (1, 1, 1, 1)), 2, stride=1)
+    return Direct(*_cast(weight, conv.bias, dtype), 2, 1, 1, size)
+
+
+def _summed(y, add):
+    return y if add is None else add.add_(y)
+
+
+def _cast(weight, bias, dtype):
+    return weight.to(dtype), None if bias is None else bias.to(dtype)

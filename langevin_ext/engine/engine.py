@@ -1,0 +1,179 @@
+"""`build` and what it makes."""
+
+import threading
+
+import torch
+
+from .. import _native
+from ..models.ncsn import NCSN, NCSNv2
+from .arena import Arena
+from .convolutions import why_not_packed, why_not_winograd
+from .network import Network
+
+PRECISIONS = ("auto", "fp32", "bf16")
+
+
+class Engine:
+    """score = engine(x, level), what model(x, level) is up to rounding; float32 in and out, no gradient.
+
+    The weights are read at the first call, and again at the first call after a parameter or buffer of the model was
+    replaced or changed in place (by an optimiser, `load_state_dict`, an average's `copy_`). torch does not count
+    changes through `.data` or of inference tensors: call `refresh` after those. Threads take turns.
+
+    Args: as for `build`.
+
+    Attributes:
+        model: the network.
+        shape, sigmas: the model's.
+        precision: "fp32" or "bf16".
+        notes: list of sentences: what was chosen and why, what could not be used and why not.
+    """
+
+    def __init__(self, model, precision, notes, batch):
+        self.model, self.precision, self.notes = model, precision, notes
+        self._dtype, self._batch = torch.bfloat16 if precision == "bf16" else torch.float32, batch
+        self._arena, self._network, self._seen = Arena(self._dtype), None, None
+        self._lock = threading.Lock()
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        return self.model.shape
+
+    @property
+    def sigmas(self) -> torch.Tensor:
+        """(L,)."""
+        return self.model.sigmas
+
+    def __call__(self, x, level) -> torch.Tensor:
+        """The score at noise level sigmas[level].
+
+        Args:
+            x: (B, C, H, W) float32 on the CPU.
+            level: (B,) int64 in [0, L).
+
+        Returns:
+            (B, C, H, W) like x.
+
+        Raises:
+            ValueError, TypeError: x or level of another shape or type, or x requires grad.
+        """
+        self.model.check_input(x, level)
+        levels = len(self.model.sigmas)
+        if len(level) and not 0 <= int(level.min()) <= int(level.max()) < levels:
+            raise ValueError(f"engine: level must be in [0, {levels}), got {int(level.min())} to {int(level.max())}")
+        return self._features(x, level)
+
+    def _features(self, x, level):
+        """The network's last convolution: (B, C, H, W)."""
+        if x.dtype != torch.float32 or x.device.type != "cpu":
+            raise TypeError(f"engine: x must be float32 on the CPU, got {x.dtype} on {x.device}")
+        if x.requires_grad and torch.is_grad_enabled():
+            raise ValueError("engine: x must not require grad, an engine has no gradient; call the network itself")
+        if not len(x):
+            return torch.empty_like(x)
+        with self._lock, torch.inference_mode():
+            if self._seen != (seen := _versions(self.model)):
+                self.refresh()
+                self._seen = seen
+            if len(x) != self._batch:
+                self._arena.clear()
+                self._batch = len(x)
+            self._arena.threads = torch.get_num_threads()
+            y = self._network(x, self._arena, level)
+        return y if torch.is_inference_mode_enabled() else y.clone()  # the clone may be written to everywhere
+
+    @torch.inference_mode()
+    def refresh(self) -> None:
+        """Reads the weights of the model."""
+        self._network = Network(self.model, self._dtype, max(1, self._batch))
+
+    def __str__(self) -> str:
+        return "; ".join(self.notes)
+
+
+class SigmaEngine(Engine):
+    """The engine of an `NCSNv2`, for any noise level."""
+
+    def __call__(self, x, level) -> torch.Tensor:
+        """As `Engine`."""
+        self.model.check_input(x, level)
+        return self.at_sigma(x, self.model.sigmas[level])
+
+    def at_sigma(self, x, sigma) -> torch.Tensor:
+        """The score at any noise level: x (B, C, H, W), sigma a positive number or (B,) -> (B, C, H, W)."""
+        if torch.is_tensor(sigma) and sigma.dim():
+            sigma = sigma.to(x).view(-1, 1, 1, 1)
+        return self._features(x, None) / sigma
+
+
+def build(model, *, precision="auto", device=None, batch=16) -> Engine:
+    """The engine of a network.
+
+    "auto" is float32: its convolutions by F(4x4, 3x3) were faster than oneDNN's in bfloat16 on the processors where
+    both were measured (docs/performance.md), and round no more than the network's own.
+
+    Args:
+        model: `NCSN` or `NCSNv2` with float32 parameters, on the CPU.
+        precision: "auto"; "fp32"; "bf16", weights and activations between the first and last convolution in bfloat16,
+            with about 1 % of error in the score.
+        device: None, or the CPU.
+        batch: about how many images come at a time.
+
+    Raises:
+        TypeError, ValueError: there is no engine for this model, device or precision; the message says why.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"engine: precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+    device = torch.device("cpu" if device is None else device)
+    if device.type != "cpu":
+        raise ValueError(f"engine: device must be the CPU, got {device}")
+    reason = why_not(model)
+    if reason:
+        raise TypeError(f"engine: model must be a float32 NCSN or NCSNv2 on the CPU; {reason}")
+    if precision == "bf16" and not bf16_runs():
+        raise ValueError("engine: precision must be 'fp32' or 'auto' here, this CPU has no bfloat16 arithmetic")
+    precision = "bf16" if precision == "bf16" else "fp32"
+    kind = SigmaEngine if isinstance(model, NCSNv2) else Engine
+    return kind(model, precision, _notes(model, precision), batch)
+
+
+def why_not(model) -> str:
+    """Why there is no engine for a model, "" where there is one."""
+    if type(model) not in (NCSN, NCSNv2):
+        return f"it is {type(model).__name__}"
+    found = {(p.dtype, p.device.type) for p in model.parameters()}
+    if found != {(torch.float32, "cpu")}:
+        return "its parameters are " + ", ".join(sorted(f"{dtype} on {device}" for dtype, device in found))
+    if any(m._forward_hooks or m._forward_pre_hooks or hasattr(m, "parametrizations") for m in model.modules()):
+        return "it has hooks or parametrizations, which an engine would pass by"
+    if _native.core(torch.device("cpu")) is None:
+        return "the native core does not run (see langevin_ext.backend_info)"
+    return ""
+
+
+def bf16_runs() -> bool:
+    """Whether oneDNN computes in bfloat16 here."""
+    return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def _notes(model, precision):
+    """What an engine does and why."""
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    convs = [m for m in model.modules() if isinstance(m, torch.nn.Conv2d)]
+    reasons = {why_not_winograd(conv, *model.shape[1:], dtype) for conv in convs if conv.in_channels == model.ngf}
+    notes = [f"CPU engine in {precision}"]
+    if "" in reasons:
+        notes.append("3x3 convolutions by F(4x4, 3x3) where the size allows")
+    else:
+        notes.append(f"no convolution by F(4x4, 3x3): {'; '.join(sorted(reasons))}")
+    packed = why_not_packed(dtype)
+    notes.append(f"weights not repacked: {packed}" if packed else "the others with repacked weights")
+    return notes
+
+
+def _versions(model):
+    """Identifies the parameters and buffers and counts their changes, as far as torch does."""
+    return [
+        (id(t), t.data_ptr(), -1 if t.is_inference() else t._version) for t in (*model.parameters(), *model.buffers())
+    ]
