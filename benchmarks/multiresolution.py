@@ -15,6 +15,7 @@ from timing import append_rows, interleaved, machine
 from langevin_ext import plan, sample
 from langevin_ext.models import NCSN
 from langevin_ext.noise import INIT, uniform
+from langevin_ext.samplers.engines import engines_of
 from langevin_ext.samplers.loop import run_stage
 from langevin_ext.samplers.table import Run, Upsample
 from langevin_ext.samplers.upsampling import upsampled
@@ -31,9 +32,10 @@ def main():
     sizes = (args.size // 2, args.size)
     models = [NCSN((args.channels, size, size), args.ngf).to(args.device).eval() for size in sizes]
     made = plan(models, args.scheme, args.batch, **settings(args))
+    runners = engines_of(models, "auto", models[0].sigmas.device, torch.float32, args.batch)[0]  # as `sample` does
     with torch.inference_mode():
-        fns, counts = parts(args, models, made)
-        check(args, models, made)
+        fns, counts = parts(args, runners, made)
+        check(args, models, runners, made)
         fns["whole run"] = lambda: sample(models, args.scheme, args.batch, progress=False, **settings(args))
         times = interleaved(fns, args.repeats, args.warmup, args.device, flush=False)
     rows = make_rows(args, made, times, counts)
@@ -63,7 +65,7 @@ def settings(args):
     return {"batch_size": args.batch, "n_steps_each": args.steps_each, "denoise": False, "upsample": "bicubic"}
 
 
-def parts(args, models, made):
+def parts(args, runners, made):
     """{name: one level, or an upsampling, of a batch} of all that the run consists of, and how many of each it has."""
     fns, counts = {}, {}
     for stage in made.stages:
@@ -76,12 +78,12 @@ def parts(args, models, made):
             level = Run(stage.model, stage.rows[: args.steps_each])
             x = torch.rand(args.batch, *made.shapes[stage.model], device=args.device)
             name, count = f"{args.steps_each} steps at {size}", len(stage.level_ends)
-            fns[name] = lambda x=x, run=level: run_stage(run, models[run.model], x.clone(), seed=0, first=0)
+            fns[name] = lambda x=x, run=level: run_stage(run, runners[run.model], x.clone(), seed=0, first=0)
         counts[name] = counts.get(name, 0) + count
     return fns, counts
 
 
-def check(args, models, made):
+def check(args, models, runners, made):
     """The stages one after another must be the run, bit for bit."""
     first = made.shapes[made.stages[0].model]
     x = uniform((args.batch, *first), 0, stream=INIT, device=args.device)
@@ -89,7 +91,7 @@ def check(args, models, made):
         if isinstance(stage, Upsample):
             x = upsampled(x, stage, "bicubic", seed=0, first=0)
         else:
-            x = run_stage(stage, models[stage.model], x, seed=0, first=0)
+            x = run_stage(stage, runners[stage.model], x, seed=0, first=0)
     if not torch.equal(x, sample(models, args.scheme, args.batch, progress=False, **settings(args))):
         raise SystemExit(f"multiresolution: the stages of {args.scheme} are not the run")
 
