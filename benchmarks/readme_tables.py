@@ -119,8 +119,8 @@ def forward(rows) -> str:
     return by_columns(
         rows,
         FORWARD,
-        "**Forward pass** of NCSN with ngf {ngf} at {size} pixels ({where}), images a second and the factor against the "
-        "first row; the error is relative to float64:",
+        "**Forward pass** of NCSN with ngf {ngf} at {size} pixels ({where}), images a second and the factor against "
+        "the first row; the error is relative to float64:",
         error=True,
     )
 
@@ -136,7 +136,7 @@ def training(rows) -> str:
 
 
 def by_columns(rows, names, title, error=False) -> str:
-    """A table of images per second with a column for each (batch, threads) of the newest rows of the largest network."""
+    """A table of images per second, a column for each (batch, threads), of the newest rows of the largest network."""
     if not rows:
         return ""
     widest = max(row["ngf"] for row in newest(rows))
