@@ -1,6 +1,7 @@
 """`langevin-ext` (= `python -m langevin_ext`): the command line over the public functions."""
 
 import contextlib
+import logging
 import os
 import sys
 
@@ -8,6 +9,7 @@ import click
 
 from . import __version__
 from ._group import OtherProcessFailed, processes, rank, speaks, world_size
+from ._progress import logger
 from .commands.bench import bench
 from .commands.demo import demo
 from .commands.diagnose import diagnose
@@ -17,6 +19,7 @@ from .commands.info import info
 from .commands.inpaint import inpaint
 from .commands.merge import merge_command
 from .commands.sample import sample
+from .commands.status import status
 from .commands.suggest import suggest
 from .commands.table import table
 from .commands.train import train
@@ -28,6 +31,7 @@ from .commands.tune import tune
 USER_ERRORS = (ValueError, TypeError, FloatingPointError, OSError, ImportError)
 
 
+LOG_LEVELS = ("debug", "info", "warning", "error")
 SHARED = ("train", "train-upsampler", "sample")  # the commands that several processes can run together
 
 
@@ -71,8 +75,18 @@ def _heard():
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="langevin-ext")
-def main():
+@click.option(
+    "--log-level",
+    type=click.Choice(LOG_LEVELS),
+    help="What is written to stderr, with the time: debug also tells when files are written, warning hides progress. "
+    "[default: a bar on a terminal, else a line a minute]",
+)
+def main(log_level):
     """Score-based Langevin sampling on fused C++/CUDA kernels."""
+    if log_level is not None:
+        logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", force=True)
+        logger.setLevel(log_level.upper())
+        logging.captureWarnings(True)
 
 
 COMMANDS = (
@@ -82,6 +96,7 @@ COMMANDS = (
     train_classifier,
     train_upsampler_command,
     sample,
+    status,
     merge_command,
     inpaint,
     evaluate,

@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any, Literal, overload
 
 import torch
-from tqdm import tqdm
 
+from ._progress import Progress
 from .samplers import inputs
 from .samplers.job import Job, Plan, prepare
 from .samplers.loop import Evaluation, Inpainting, run_stage, set_known
@@ -49,6 +49,7 @@ def sample(
     precision="auto",
     device=None,
     progress=True,
+    status=None,
     callback=None,
     snapshot=None,
     snapshot_n=None,
@@ -95,7 +96,8 @@ def sample(
             about 1 % of error in the score; "auto" is the faster one that does not show, at present always "fp32".
             Other models are called as they are.
         device: that of the model by default.
-        progress: show a bar with the rate and the time left.
+        progress: show a bar with the rate and the time left, or a line a minute where stderr is not a terminal.
+        status: path of a JSON file that says every ten seconds how far the run is (see `langevin-ext status`).
         callback: called after each update with a dict of x (the state itself: clone what is kept), stage, level,
             sigma, step (updates before this one), kind ("step", "denoise" or "upsample") and first (global index of
             x[0]).
@@ -155,14 +157,9 @@ def sample(
     settings = settings_of(job, snapshot) | ({} if snapshot_n is None else {"snapshot_n": count})
     file = Checkpoint(checkpoint, settings | {"model": "".join(map(fingerprint, job.models))} if checkpoint else None)
     file.load(record)
-    with tqdm(
-        total=_rows(job) * job.plan.batches,
-        initial=done(job, record),
-        disable=not progress,
-        unit="step",
-        desc=job.plan.scheme,
-        dynamic_ncols=True,
-    ) as bar:
+    steps = _rows(job) * job.plan.batches
+    status = inputs.new_file("status", status)
+    with Progress(steps, job.plan.scheme, "step", initial=done(job, record), shown=progress, status=status) as bar:
         monitor = Monitor(job, record, file, snapshot=snapshot, callback=callback, bar=bar)
         with torch.inference_mode(), inputs.evaluation_mode([*job.models, job.upsample]):
             while record.batch < job.plan.batches:
@@ -183,7 +180,7 @@ def plan(model, scheme="annealed", n=16, *, measure=False, **arguments) -> Plan:
     Returns:
         `Plan`, with the exact number of evaluations per resolution; str() describes it.
     """
-    watching = ("progress", "callback", "snapshot", "snapshot_n", "checkpoint", "return_info")
+    watching = ("progress", "status", "callback", "snapshot", "snapshot_n", "checkpoint", "return_info")
     job = prepare(model, scheme, n, **{name: value for name, value in arguments.items() if name not in watching})
     return replace(job.plan, unit_seconds=_measure(job)) if measure else job.plan
 

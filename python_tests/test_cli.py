@@ -13,6 +13,8 @@ from langevin_ext.cli import main
 from langevin_ext.commands.inpaint import known_mask
 from langevin_ext.models import NCSN
 
+WRITTEN = {"samples.npz", "grid.png", "trajectory.png", "settings.json", "status.json"}
+
 
 def run(*arguments):
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
@@ -79,7 +81,13 @@ def test_sample_writes_what_the_function_returns(checkpoint, tmp_path):
     options = ("-n", 5, "--seed", 7, "--first", 2, "--steps-each", 2, "--eps", 1e-3, "--device", "cpu")
     result = run("sample", "--model", checkpoint, "--out", out, *options)
     assert result.exit_code == 0, result.output
-    assert {p.name for p in out.iterdir()} == {"samples.npz", "grid.png", "trajectory.png", "settings.json"}
+    assert {p.name for p in out.iterdir()} == {
+        "samples.npz",
+        "grid.png",
+        "trajectory.png",
+        "settings.json",
+        "status.json",
+    }
     expected = langevin_ext.sample(
         langevin_ext.load(checkpoint), n=5, seed=7, first=2, n_steps_each=2, eps=1e-3, progress=False
     )
@@ -125,7 +133,13 @@ def test_a_run_that_was_killed_is_continued_and_a_finished_one_is_not_touched(ch
     expected = langevin_ext.sample(model, n=2, n_steps_each=2, eps=1e-3, progress=False)
     with np.load(out / "samples.npz", allow_pickle=False) as file:
         assert np.array_equal(file["images"], expected.numpy())
-    assert {p.name for p in out.iterdir()} == {"samples.npz", "grid.png", "trajectory.png", "settings.json"}
+    assert {p.name for p in out.iterdir()} == {
+        "samples.npz",
+        "grid.png",
+        "trajectory.png",
+        "settings.json",
+        "status.json",
+    }
     assert "must be a new or empty folder" in sentence_of(run(*command))
     assert "must be a new or empty folder" in sentence_of(run("demo", "--out", out))
 

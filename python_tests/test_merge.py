@@ -40,7 +40,7 @@ def parts(tmp_path_factory):
 
 def test_the_command_writes_what_a_run_in_one_writes(parts):
     assert cli("sample", *OPTIONS, "-n", 12, "--out", parts / "one").exit_code == 0
-    assert files(parts / "whole") == files(parts / "one") == WRITTEN | {"grid.png", "trajectory.png"}
+    assert files(parts / "whole") == files(parts / "one") == WRITTEN | {"grid.png", "trajectory.png", "status.json"}
     facts = [json.loads((parts / name / "settings.json").read_text()) for name in ("whole", "one")]
     assert facts[0].keys() - {"shard_size"} == facts[1].keys()
     one, whole = (np.load(parts / name / "samples.npz")["images"] for name in ("one", "whole"))
@@ -116,5 +116,5 @@ def test_torchrun_samples(parts, tmp_path):
         [*torchrun, "langevin_ext", "sample", *map(str, arguments)], capture_output=True, text=True, timeout=100
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("12 samples in") == 1 and "12/12" in done.stderr
+    assert done.stdout.count("12 samples in") == 1 and "12 of 12 samples" in done.stderr
     assert np.array_equal(*(np.load(path / "samples.npz")["images"] for path in (tmp_path / "out", parts / "whole")))

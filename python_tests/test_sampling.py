@@ -1,5 +1,6 @@
 """`sample` and `plan`: what they return, count, report and refuse."""
 
+import sys
 import warnings
 
 import numpy as np
@@ -183,7 +184,8 @@ def test_scores_of_another_precision(dtype, other):
     torch.testing.assert_close(x, sample(same, dtype=dtype, **QUICK), rtol=0, atol=1e-6)
 
 
-def test_progress_bar(capsys):
+def test_progress_bar(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     sample(FIELD, n=1, n_steps_each=1)
     text = capsys.readouterr().err
     assert "annealed: 100%" in text and "11/11" in text and "step/s" in text

@@ -17,7 +17,7 @@ from langevin_ext.scores import GaussianField
 from langevin_ext.sharding import arrays, folder, run, settings
 
 SETTINGS = {"n_steps_each": 3, "eps": 1e-3, "seed": 5, "first": 100, "progress": False}
-WRITTEN = {"samples.npz", "settings.json"}
+WRITTEN = {"samples.npz", "settings.json", "status.json"}
 SHAPE, N, SIZE = (1, 4, 4), 23, 4
 
 

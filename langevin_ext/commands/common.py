@@ -9,7 +9,7 @@ import click
 import numpy as np
 import torch
 
-from .. import __version__, _native, plots
+from .. import __version__, _native, _progress, plots
 from .._files import atomic_path, remove_temporaries
 from .._group import local_gpu, world_size
 from ..models import FSRCNN, import_fsrcnn, import_ncsn
@@ -175,11 +175,16 @@ def open_output(folder, mark=PROGRESS, results=RESULTS):
     folder = Path(folder)
     if folder.is_dir():
         remove_temporaries(folder)  # of a process that was killed while it wrote
-        names = {entry.name for entry in folder.iterdir()}
+        names = {entry.name for entry in folder.iterdir()} - {_progress.NAME}
         if names and (mark not in names or names - results - {mark}):
             raise ValueError(f"--out must be a new or empty folder, got {folder}, which holds other files")
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def running_files(folder) -> dict:
+    """The arguments of `sample` that name what a run keeps in `folder` while it is drawn."""
+    return {"checkpoint": folder / PROGRESS, "status": folder / _progress.NAME}
 
 
 def write_json(path, value):

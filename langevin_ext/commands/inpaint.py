@@ -9,11 +9,11 @@ import torch
 from .. import plots, sampling
 from ..data import open_dataset
 from .common import (
-    PROGRESS,
     is_small,
     open_output,
     read_models,
     report,
+    running_files,
     sampling_arguments,
     sampling_options,
     write_samples,
@@ -51,9 +51,8 @@ def inpaint(model_paths, shape, n, scheme, device, out, dry_run, images, split, 
     if dry_run:
         return click.echo(str(sampling.plan(model, scheme, n, measure=True, **arguments)))
     folder = open_output(out)
-    x, run = sampling.sample(
-        model, scheme, n, snapshot="levels", checkpoint=folder / PROGRESS, return_info=True, **arguments
-    )
+    arguments |= running_files(folder)
+    x, run = sampling.sample(model, scheme, n, snapshot="levels", return_info=True, **arguments)
     x = torch.where(mask, arguments["known"], x.cpu())
     write_samples(
         folder, x, run, facts, extra={"images": images, "split": split, "known_region": region, "variants": variants}

@@ -10,10 +10,10 @@ from .._group import processes
 from ..data import open_dataset
 from ..samplers.starts import NAMES
 from .common import (
-    PROGRESS,
     open_output,
     read_models,
     report,
+    running_files,
     sampling_arguments,
     sampling_options,
     settings_file,
@@ -81,9 +81,8 @@ def _default_shard_size(model, scheme, n, arguments):
 def _whole(model, scheme, n, out, facts, arguments):
     """A run that is drawn as one."""
     folder = open_output(out)
-    x, run = sampling.sample(
-        model, scheme, n, snapshot="levels", checkpoint=folder / PROGRESS, return_info=True, **arguments
-    )
+    arguments |= running_files(folder)
+    x, run = sampling.sample(model, scheme, n, snapshot="levels", return_info=True, **arguments)
     write_samples(folder, x, run, facts)
     report(folder, run, n)
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import operator
+from pathlib import Path
 
 import torch
 from torch.nn import functional
@@ -23,6 +24,18 @@ def integer(name, value, low=0) -> int:
 def plain(value):
     """A numpy or torch scalar as a Python number, anything else as it is."""
     return value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
+
+
+def new_file(name, value) -> Path | None:
+    """The path of a file to write, None for None.
+
+    Raises:
+        ValueError: its folder is not there, or it is a folder.
+    """
+    path = None if value is None else Path(value)
+    if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
+        raise ValueError(f"sample: argument {name} must be a file in a folder that exists, got {path}")
+    return path
 
 
 def per_model(name, value, count, check) -> list:

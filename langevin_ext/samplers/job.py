@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
+from tqdm import tqdm
 
 from ..engine import PRECISIONS
 from ..schedules import step_lr_from_eps
@@ -54,6 +55,11 @@ class Plan:
         return self.shapes[self.output]
 
     @property
+    def bytes(self) -> int:
+        """Of the samples, as float32."""
+        return 4 * self.n * math.prod(self.shape)
+
+    @property
     def seconds(self) -> float | None:
         """Predicted time: the sum over all steps and upsamplings of what one takes; None unless that was measured."""
         if self.unit_seconds is None:
@@ -79,6 +85,9 @@ class Plan:
         ]
         if self.seconds is not None:
             lines.append(f"  about {self.seconds:.3g} s")
+        lines.append(
+            f"  samples of {tqdm.format_sizeof(self.bytes, 'B')}; on disk at most twice that while they are drawn"
+        )
         return "\n".join(lines)
 
     def _stage(self, stage) -> str:

@@ -100,9 +100,7 @@ class Monitor:
             self._check(i, x)
         self._show(place, x)
         if self.bar is not None:
-            self.bar.update()
-            if row.ends_level:
-                self.bar.set_postfix_str(f"sigma {row.sigma:.3g}", refresh=False)
+            self.bar.update(note=f"sigma {row.sigma:.3g}" if row.ends_level else None)
         if self.checkpoint.is_due and not last:
             self._save(i, x)
 

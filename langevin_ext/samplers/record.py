@@ -11,7 +11,7 @@ import json
 import time
 import types
 from dataclasses import dataclass, field
-from pathlib import Path, PurePath
+from pathlib import PurePath
 
 import numpy as np
 import safetensors
@@ -19,6 +19,7 @@ import safetensors.torch
 import torch
 
 from .._files import atomic_path
+from . import inputs
 
 FORMAT = "langevin_ext sampling run 1"
 SAVING_SHARE = 0.05  # of the time that may go into saving
@@ -69,9 +70,7 @@ class Checkpoint:
     """
 
     def __init__(self, path, settings):
-        self.path = None if path is None else Path(path)
-        if self.path is not None and (self.path.is_dir() or not self.path.absolute().parent.is_dir()):
-            raise ValueError(f"sample: argument checkpoint must be a file in a folder that exists, got {self.path}")
+        self.path = inputs.new_file("checkpoint", path)
         self.settings = json.loads(json.dumps(settings, default=str))
         self.due = 0.0
 

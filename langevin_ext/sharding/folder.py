@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .. import _progress
 from .._files import atomic_path, remove_temporaries
 from .arrays import BROKEN, Images
 from .settings import difference
@@ -53,7 +54,7 @@ class Shards:
             raise ValueError(f"sample: out must be a folder, got the file {self.out}")
         shutil.rmtree(self.out / REMOVED, ignore_errors=True)  # of a run that was complete
         names = {path.name for path in self.out.iterdir()} if self.out.is_dir() else set()
-        names = {name for name in names if not name.endswith(".tmp")}
+        names = {name for name in names - {_progress.NAME} if not name.endswith(".tmp")}
         if names and (SHARDS not in names or names - RESULTS - {SHARDS}):
             raise ValueError(f"sample: out must be a new or empty folder, got {self.out}, which holds other files")
         then = stored(self.out)

@@ -6,9 +6,8 @@ import time
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
-from .. import __version__
+from .. import __version__, _progress
 from .._files import atomic_path
 from .._group import Group, LostProcess, processes
 from ..samplers.inputs import integer
@@ -25,7 +24,7 @@ __all__ = ["default_size", "sample_shards"]
 SIZE, VALUES = 1000, 2**22  # samples in a shard, and values of x where that is fewer
 SHOWN, WAY = 100, 10  # samples in pictures: in the grid, on their way
 LOOK = 5.0  # seconds between looks at what the other processes have finished
-WATCHING = ("callback", "snapshot", "snapshot_n", "checkpoint", "return_info")
+WATCHING = ("status", "callback", "snapshot", "snapshot_n", "checkpoint", "return_info")
 
 
 def default_size(shape, batch_size=None) -> int:
@@ -109,7 +108,7 @@ def _draw(shards, group, job, progress, call) -> None:
                     snapshot="levels" if low == job.first else None,
                     snapshot_n=WAY,
                     checkpoint=shards.progress_path(low, high),
-                    callback=bar.step if progress and group.is_first else None,
+                    callback=bar.step if group.is_first else None,
                     progress=False,
                     return_info=True,
                 )
@@ -164,26 +163,27 @@ def _merge(shards, job, settings, facts, finish) -> dict:
 
 
 class _Progress:
-    """A bar in images: the shards on disk, of all processes, and the part of its own that process 0 has drawn."""
+    """Progress in samples: the shards on disk, of all processes, and the part of its own that process 0 has drawn."""
 
     def __init__(self, shards, job, group: Group, shown):
         self.shards, self.partly, self.finished, self.looked = shards, 0.0, 0, -math.inf
         self.rows = max(1, sum(len(stage.rows) for stage in job.plan.stages))
-        disable = not (shown and group.is_first)
-        self.bar = tqdm(
-            total=job.plan.n,
-            disable=disable,
-            unit="image",
-            desc=job.plan.scheme,
-            dynamic_ncols=True,
+        self.writes = group.is_first
+        self.bar = _progress.Progress(
+            job.plan.n,
+            job.plan.scheme,
+            "sample",
             initial=self._done(),
+            shown=shown and self.writes,
+            status=shards.out / _progress.NAME if self.writes else None,
         )
 
     def __enter__(self):
+        self.bar.__enter__()
         return self
 
-    def __exit__(self, *_):
-        self.bar.close()
+    def __exit__(self, *error):
+        self.bar.__exit__(*error)
 
     def step(self, info) -> None:
         """The observer of `sample`: one update of some samples."""
@@ -197,7 +197,7 @@ class _Progress:
         self._show()
 
     def _show(self):
-        if not self.bar.disable:
+        if self.writes:
             self.bar.update(min(self._done() + int(self.partly), self.bar.total) - self.bar.n)
 
     def _done(self) -> int:
