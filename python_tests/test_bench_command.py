@@ -158,7 +158,9 @@ def test_command_prints_every_row(result):
     output, found, out = result
     for row in found["kernels"]["rows"]:
         assert row["op"] in output
-    assert [row["batch"] for row in found["forward"]] == [1, 4, 16]
+    name = found["models"][0]
+    rows = [(row["model"], row["batch"]) for row in found["forward"]]
+    assert rows == [(each, batch) for batch in (1, 4, 16) for each in (name, f"{name}, engine")]
     assert found["models"] == ["NCSN 3x8x8 ngf 4"] and found["models"][0] in output
     assert {row["scheme"] for row in found["schemes"]["rows"]} == set(tables.scheme_names(models()))
     assert (found["schemes"]["n"], found["schemes"]["batch"]) == (7, 3)
@@ -171,7 +173,9 @@ def test_own_models_and_chosen_schemes():
     arguments = ["--model", "glyphs16", "--model", "glyphs32", "--scheme", "LRS-2-up-HRS-9", "--scheme", "LRS"]
     done = CliRunner().invoke(bench, [*arguments, *QUICK[:-2], "-n", "1"], catch_exceptions=False)
     assert "LRS-2-up-HRS-9" in done.output and "annealed (" in done.output
-    assert done.output.count("glyphs16") == done.output.count("glyphs32") == 3  # a row for each batch size
+    assert (
+        done.output.count("glyphs16") == done.output.count("glyphs32") == 6
+    )  # rows for each batch size: module and engine
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,13 @@ time of its norms and sums at the bandwidth of a large copy: a norm with its ELU
 costs one more reading and writing. Networks without such norms have the first part alone.
 """
 
+import functools
 from typing import NamedTuple
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from .. import engine
 from ..models.norm import ConditionalInstanceNorm2dPlus, InstanceNorm2dPlus
 from ..models.refinenet import ChainedPooling, MultiResolutionFusion, ResidualBlock, ResidualConvUnit
 from .timing import interleaved
@@ -88,7 +90,7 @@ def work(model, device="cpu") -> Work:
 
 
 def forward_rows(name, model, batches, limits, device="cpu", seconds=20.0, progress=None) -> list[dict]:
-    """The forward pass of a model in batches, timed in turn.
+    """The forward pass of a model, and of its engine where it has one, in batches, timed in turn.
 
     Args:
         name: of the model, for the rows.
@@ -98,31 +100,32 @@ def forward_rows(name, model, batches, limits, device="cpu", seconds=20.0, progr
         progress: called after each timing.
 
     Returns:
-        a row for each batch: median, images/s, GFLOP/s, and the share of the floor of the whole pass (None where no
-        products were counted).
+        rows for each batch: median, images/s, GFLOP/s, and the share of the floor of the whole pass (None where no
+        products were counted). An engine that makes fewer products than the definition may have more than all of it.
     """
-    found = work(model, device)
+    found, runners = work(model, device), {name: model}
+    if not engine.why_not(model):
+        runners[f"{name}, engine"] = engine.build(model, batch=max(batches))
     rows = []
     with torch.inference_mode():
         for batch in batches:
             x, level = inputs(model, batch, device)
-            time = interleaved(
-                {name: lambda x=x, level=level: model(x, level)}, 10, 1, device, False, seconds / len(batches)
-            )
-            seconds_each = time[name].median
+            calls = {each: functools.partial(runner, x, level) for each, runner in runners.items()}
+            times = interleaved(calls, 10, 1, device, False, seconds / len(batches))
             floor = found.floor(batch, 4, limits.flop_per_s, limits.bytes_per_s)
-            rows.append(
-                {
-                    "model": name,
-                    "batch": batch,
-                    "median_s": seconds_each,
-                    "iqr_s": time[name].iqr,
-                    "images_per_s": batch / seconds_each,
-                    "gflop_per_s": batch * found.flop / seconds_each / 1e9,
-                    "floor_s": floor,
-                    "share_of_floor": floor / seconds_each if found.flop else None,
-                }
-            )
+            for each, time in times.items():
+                rows.append(
+                    {
+                        "model": each,
+                        "batch": batch,
+                        "median_s": time.median,
+                        "iqr_s": time.iqr,
+                        "images_per_s": batch / time.median,
+                        "gflop_per_s": batch * found.flop / time.median / 1e9,
+                        "floor_s": floor,
+                        "share_of_floor": floor / time.median if found.flop else None,
+                    }
+                )
             if progress is not None:
                 progress()
     return rows

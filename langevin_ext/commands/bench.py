@@ -136,11 +136,11 @@ def text(found, n):
             f"{row['op']:30} {row['torch_us']:10.1f} {row['fused_us']:10.1f} {row['ratio_to_torch']:6.2f}x "
             f"{100 * row['share_of_copy']:8.0f} %"
         )
-    yield f"\n{'forward pass':30} {'batch':>6} {'ms':>10} {'images/s':>10} {'GFLOP/s':>9} {'of its bound':>13}"
+    yield f"\n{'forward pass':34} {'batch':>6} {'ms':>10} {'images/s':>10} {'GFLOP/s':>9} {'of its bound':>13}"
     for row in found["forward"]:
         share = "" if row["share_of_floor"] is None else f"{100 * row['share_of_floor']:.0f} %"
         yield (
-            f"{row['model'][-30:]:30} {row['batch']:6} {1e3 * row['median_s']:10.2f} {row['images_per_s']:10.1f} "
+            f"{row['model'][-34:]:34} {row['batch']:6} {1e3 * row['median_s']:10.2f} {row['images_per_s']:10.1f} "
             f"{row['gflop_per_s']:9.1f} {share:>13}"
         )
     run = found["run"]
