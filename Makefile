@@ -2,7 +2,7 @@
 # make test    installs everything into .venv and runs the tests
 # make test-processes   the tests of training and sampling in several processes, one after the other
 # make lint    ruff, clang-format and mypy
-# make bench   the benchmarks of kernels, networks and multi-resolution runs on this machine
+# make bench   the benchmarks of kernels, networks, training and multi-resolution runs on this machine
 # make gpu-report   build, tests, sanitizers and all benchmarks on a GPU, with $(PYTHON)'s packages and no network
 PYTHON ?= python3
 VENV ?= .venv
@@ -38,6 +38,7 @@ format: $(LINT_STAMP)
 bench: $(STAMP)
 	$(BIN)/python benchmarks/kernels.py
 	$(BIN)/python benchmarks/network.py
+	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/multiresolution.py
 
 gpu-report:

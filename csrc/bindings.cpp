@@ -77,4 +77,7 @@ PYBIND11_MODULE(LV_MODULE_NAME, m) {
   m.def("upsample_bicubic2x", &lv::upsample_bicubic2x);
   m.def("winograd", &lv::winograd);
   m.def("winograd_scratch", &lv::winograd_scratch);
+  m.def("winograd_weight", &lv::winograd_weight);
+  m.def("winograd_weight_gradient", &lv::winograd_weight_gradient);
+  m.def("winograd_weight_gradient_scratch", &lv::winograd_weight_gradient_scratch);
 }

@@ -49,8 +49,30 @@ struct Winograd {
   // even distances would fall on a few lines of the cache.
   int64_t plane(int64_t columns) const { return (block() * columns / kVector | 1) * kVector; }
   int64_t scratch_size() const { return kPoints * (plane(channels) + plane(outputs)); }
+  int64_t gradient_plane() const { return channels * outputs + kVector; }
+  int64_t gradient_scratch_size() const { return scratch_size() + kPoints * gradient_plane(); }
 };
 
 void winograd_cpu(const Winograd& p, int threads);
+
+// For training: y is linear in w, so that with g = dL/dy
+//   dL/dx is the convolution of g with the transposed weight, w'_ck = w_kc turned by half a turn;
+//   dL/dw_kc = G^T [ sum over tiles of (A g_k A^T) * (B^T d_c B) ] G
+constexpr int64_t kTaps = 9;
+
+struct WinogradWeight {
+  const float* weight;        // [K, 3, 3, C]; transposed: [C, 3, 3, K]
+  float* points;              // Winograd::weight
+  int64_t channels, outputs;  // C and K, those of the convolution that the result is for
+  bool transposed;
+};
+
+void winograd_weight_cpu(const WinogradWeight& p, int threads);
+
+// p: x, the sizes without pool, and scratch of `gradient_scratch_size` elements.
+void winograd_weight_gradient_cpu(const Winograd& p,
+                                  const float* grad_y,  // [N, H, W, K]
+                                  float* grad_weight,   // [K, 3, 3, C]
+                                  int threads);
 
 }  // namespace lv

@@ -26,6 +26,7 @@ CASES = {
         "implementation",
         ("official eager", "langevin_ext module", "engine", "convolutions alone"),
     ),
+    "training": ("--size 16 --batch 2 --ngf 16", "implementation", ("official eager", "langevin_ext")),
     "multiresolution": (
         "--size 16 --batch 2 --ngf 8 --steps-each 1",
         "part",

@@ -39,6 +39,10 @@ void upsample_bicubic2x(const TensorView& x, const TensorView& y, const Optional
 void winograd(const TensorView& x, const TensorView& weight, const OptionalTensor& bias, const OptionalTensor& add,
               const TensorView& y, const TensorView& scratch, int64_t dilation, bool pool, int threads);
 int64_t winograd_scratch(const TensorView& x, int64_t outputs, int64_t dilation);
+void winograd_weight(const TensorView& weight, const TensorView& points, bool transposed, int threads);
+void winograd_weight_gradient(const TensorView& x, const TensorView& grad_y, const TensorView& grad_weight,
+                              const TensorView& scratch, int64_t dilation, int threads);
+int64_t winograd_weight_gradient_scratch(const TensorView& x, int64_t outputs, int64_t dilation);
 
 // torch's current stream on a GPU; needs the GIL and throws what Python raised.
 void* current_cuda_stream(int device);

@@ -52,4 +52,51 @@ void winograd(const TensorView& x, const TensorView& weight, const OptionalTenso
   on_device_of(x, op, [&] { winograd_cpu(p, threads); }, [](void*) {});
 }
 
+// A 3x3 weight (K, C, 3, 3) in channels-last order, and its numbers.
+inline float* winograd_taps(const TensorView& weight, const char* op) {
+  require(weight.dim() == 4 && weight.size(2) == 3 && weight.size(3) == 3 && weight.dtype() == Dtype::kFloat32 &&
+              !weight.is_cuda(),
+          op, "weight must be (K, C, 3, 3) float32 on the CPU");
+  require(weight.size(0) > 0 && weight.size(1) > 0 && weight.size(0) % kVector == 0 && weight.size(1) % kVector == 0,
+          op, "channels must be multiples of 16");
+  require(is_channels_last(weight, op), op, "weight must be channels-last");
+  return weight.data<float>();
+}
+
+void winograd_weight(const TensorView& weight, const TensorView& points, bool transposed, int threads) {
+  const char* op = "winograd_weight";
+  WinogradWeight p{};
+  p.weight = winograd_taps(weight, op), p.transposed = transposed;
+  p.outputs = weight.size(transposed ? 1 : 0), p.channels = weight.size(transposed ? 0 : 1);
+  require(points.dtype() == Dtype::kFloat32 && points.same_device(weight) && points.layout() == Layout::kContiguous &&
+              points.numel() >= kPoints * p.outputs * p.channels,
+          op, "points must be contiguous float32 and large enough");
+  p.points = points.data<float>();
+  on_device_of(weight, op, [&] { winograd_weight_cpu(p, threads); }, [](void*) {});
+}
+
+int64_t winograd_weight_gradient_scratch(const TensorView& x, int64_t outputs, int64_t dilation) {
+  return x.numel() == 0 ? 0 : winograd_sizes(x, outputs, dilation, false).gradient_scratch_size();
+}
+
+void winograd_weight_gradient(const TensorView& x, const TensorView& grad_y, const TensorView& grad_weight,
+                              const TensorView& scratch, int64_t dilation, int threads) {
+  const char* op = "winograd_weight_gradient";
+  float* out = winograd_taps(grad_weight, op);
+  Winograd p = winograd_sizes(x, grad_weight.size(0), dilation, false);
+  require(grad_weight.size(1) == p.channels && grad_weight.same_device(x), op, "grad_weight must fit x");
+  require(x.numel() > 0, op, "x must not be empty");
+  require(grad_y.dim() == 4 && grad_y.dtype() == Dtype::kFloat32 && grad_y.same_device(x) &&
+              grad_y.size(0) == p.samples && grad_y.size(1) == p.outputs && grad_y.size(2) == p.height &&
+              grad_y.size(3) == p.width,
+          op, "grad_y must be float32 in the shape of the result");
+  require(is_channels_last(x, op) && is_channels_last(grad_y, op), op, "x and grad_y must be channels-last");
+  require(scratch.dtype() == Dtype::kFloat32 && scratch.same_device(x) && scratch.layout() == Layout::kContiguous &&
+              scratch.numel() >= p.gradient_scratch_size(),
+          op, "scratch must be contiguous float32 and large enough");
+  p.x = x.data<float>(), p.scratch = scratch.data<float>();
+  const float* grad = grad_y.data<float>();
+  on_device_of(x, op, [&] { winograd_weight_gradient_cpu(p, grad, out, threads); }, [](void*) {});
+}
+
 }  // namespace lv

@@ -1,25 +1,33 @@
 // The loops for any CPU, and the choice among them.
 #define LV_ISA any
 #define LV_WIDTH 1
-#include "winograd_kernels.h"
+#include "winograd_gradients.h"
 
 namespace lv {
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 12
-namespace v3 {
-void winograd(const Winograd& p, int threads);
-}
-namespace v4 {
-void winograd(const Winograd& p, int threads);
-}
-
-void winograd_cpu(const Winograd& p, int threads) {
-  if (__builtin_cpu_supports("x86-64-v4")) return v4::winograd(p, threads);
-  if (__builtin_cpu_supports("x86-64-v3")) return v3::winograd(p, threads);
-  any::winograd(p, threads);
-}
+#define LV_DECLARE(isa)                                                                         \
+  namespace isa {                                                                               \
+  void winograd(const Winograd& p, int threads);                                                \
+  void winograd_weight(const WinogradWeight& p, int threads);                                   \
+  void winograd_weight_gradient(const Winograd& p, const float* grad_y, float* g, int threads); \
+  }
+LV_DECLARE(v3)
+LV_DECLARE(v4)
+#define LV_CALL(call)                                       \
+  if (__builtin_cpu_supports("x86-64-v4")) return v4::call; \
+  if (__builtin_cpu_supports("x86-64-v3")) return v3::call; \
+  any::call
 #else
-void winograd_cpu(const Winograd& p, int threads) { any::winograd(p, threads); }
+#define LV_CALL(call) any::call
 #endif
+
+void winograd_cpu(const Winograd& p, int threads) { LV_CALL(winograd(p, threads)); }
+
+void winograd_weight_cpu(const WinogradWeight& p, int threads) { LV_CALL(winograd_weight(p, threads)); }
+
+void winograd_weight_gradient_cpu(const Winograd& p, const float* grad_y, float* grad_weight, int threads) {
+  LV_CALL(winograd_weight_gradient(p, grad_y, grad_weight, threads));
+}
 
 }  // namespace lv

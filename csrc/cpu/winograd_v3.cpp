@@ -6,5 +6,5 @@
 #pragma GCC optimize("fp-contract=fast")
 #define LV_ISA v3
 #define LV_WIDTH 1
-#include "winograd_kernels.h"
+#include "winograd_gradients.h"
 #endif

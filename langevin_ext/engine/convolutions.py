@@ -6,16 +6,13 @@ that a sample's numbers do not depend on how a run is cut.
 """
 
 import functools
-import math
 
 import torch
 import torch.nn.functional as F
 
 from .. import _native
+from ..ops.conv3x3 import why_not_fast
 
-WINOGRAD_CHANNELS = 16  # come in multiples of this
-WINOGRAD_TILE = 4
-WINOGRAD_WORTH = 0.6  # of the pixels' products; below that its transforms are paid for
 PANEL = 64
 _G = (  # csrc/winograd.h
     (1, 0, 0),
@@ -116,19 +113,9 @@ def why_not_winograd(conv, height, width, dtype) -> str:
     """
     if dtype != torch.float32:
         return "it is for float32"
-    if conv.kernel_size != (3, 3) or conv.in_channels % WINOGRAD_CHANNELS or conv.out_channels % WINOGRAD_CHANNELS:
-        return f"it is for 3x3 kernels and channels in multiples of {WINOGRAD_CHANNELS}"
-    if not hasattr(_native.core(torch.device("cpu")), "winograd"):
-        return "the native core has no such kernel"
-    if torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
-        return "it is compiled for AVX2 and AVX-512"
-    dilation = conv.dilation[0]
-    tiles = dilation**2
-    for size in (height, width):
-        tiles *= math.ceil(math.ceil(size / dilation) / WINOGRAD_TILE)
-    if 4 * tiles > WINOGRAD_WORTH * height * width:
-        return "the image is too small"
-    return ""
+    if conv.kernel_size != (3, 3):
+        return "it is for 3x3 kernels"
+    return why_not_fast(conv.in_channels, conv.out_channels, height, width, conv.dilation[0])
 
 
 def convolution(conv, dtype, size):

@@ -7,7 +7,7 @@ from torch import nn
 
 from ..processes import CriticallyDamped
 from .mlp import layers
-from .refinenet import RefineNet, conv3x3
+from .refinenet import Conv3x3, RefineNet
 
 __all__ = ["CLDNet"]
 
@@ -75,7 +75,7 @@ class CLDNet(nn.Module):
             if min(shape[1:]) < 8:
                 raise ValueError(f"CLDNet: shape must have H and W of at least 8 for 'refinenet', got {shape}")
             self.net = RefineNet(2 * shape[0], ngf, levels)
-            self.net.end_conv = conv3x3(ngf, shape[0])
+            self.net.end_conv = Conv3x3(ngf, shape[0])
             self.net.to(memory_format=torch.channels_last)
 
     def config(self):

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ..ops.conv3x3 import conv3x3, is_winograd
 from .norm import ConditionalInstanceNorm2dPlus, InstanceNorm2dPlus
 
 
@@ -36,19 +37,40 @@ class Sum:
         return y
 
 
+class Conv3x3(nn.Conv2d):
+    """3x3 convolution that keeps the size, `ops.conv3x3`.
+
+    Attributes:
+        winograd: False, of one or of the class, leaves it to `F.conv2d` wherever it is.
+    """
+
+    winograd = True
+
+    def __init__(self, inputs, outputs, dilation=1, bias=True):
+        super().__init__(inputs, outputs, 3, padding=dilation, dilation=dilation, bias=bias)
+
+    def is_winograd(self, x):
+        """Whether x (B, inputs, H, W) is convolved by F(4x4, 3x3)."""
+        return self.winograd and is_winograd(x, self.weight, self.bias, self.dilation[0])
+
+    def forward(self, x):
+        """x (B, inputs, H, W) -> (B, outputs, H, W)."""
+        return conv3x3(x, self.weight, self.bias, self.dilation[0]) if self.winograd else super().forward(x)
+
+
 class ConvMeanPool(nn.Module):
     """Convolution, then the mean of 2x2 pixels; an odd last row or column is averaged over the pixels it has."""
 
     def __init__(self, inputs, outputs, kernel):
         super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2)
+        self.conv = Conv3x3(inputs, outputs) if kernel == 3 else nn.Conv2d(inputs, outputs, kernel)
 
     def forward(self, x):
         """x (B, inputs, H, W) -> (B, outputs, ceil(H/2), ceil(W/2))."""
         weight, bias = self.conv.weight, self.conv.bias
         if self.conv.padding == (0, 0):  # a 1x1 convolution commutes with the mean
             return F.conv2d(F.avg_pool2d(x, 2, ceil_mode=True), weight, bias)
-        if x.shape[2] % 2 or x.shape[3] % 2:
+        if x.shape[2] % 2 or x.shape[3] % 2 or self.conv.is_winograd(x):
             return F.avg_pool2d(self.conv(x), 2, ceil_mode=True)
         # The mean of the four convolutions is one with stride 2, whose kernel is the mean of the four shifted ones.
         return F.conv2d(x, F.avg_pool2d(F.pad(weight, (1, 1, 1, 1)), 2, stride=1), bias, stride=2, padding=1)
@@ -62,11 +84,11 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, inputs, outputs, norm, *, dilation=1, pool=False, reshape=False):
         super().__init__()
-        self.conv1 = conv3x3(inputs, inputs, dilation)
+        self.conv1 = Conv3x3(inputs, inputs, dilation)
         self.normalize2 = norm(inputs)
-        self.conv2 = ConvMeanPool(inputs, outputs, 3) if pool else conv3x3(inputs, outputs, dilation)
+        self.conv2 = ConvMeanPool(inputs, outputs, 3) if pool else Conv3x3(inputs, outputs, dilation)
         if reshape:
-            self.shortcut = ConvMeanPool(inputs, outputs, 1) if pool else conv3x3(inputs, outputs, dilation)
+            self.shortcut = ConvMeanPool(inputs, outputs, 1) if pool else Conv3x3(inputs, outputs, dilation)
         self.normalize1 = norm(inputs)
         self.reshape = reshape
 
@@ -86,7 +108,7 @@ class ResidualConvUnit(nn.Module):
         for name in (f"{i}_{j}" for i in range(1, n_blocks + 1) for j in (1, 2)):
             if norm is not None:
                 self.add_module(f"{name}_norm", norm(channels))
-            self.add_module(f"{name}_conv", conv3x3(channels, channels, bias=False))
+            self.add_module(f"{name}_conv", Conv3x3(channels, channels, bias=False))
 
     def forward(self, h, level):
         """h: Sum -> Sum."""
@@ -107,7 +129,7 @@ class ChainedPooling(nn.Module):
 
     def __init__(self, channels, norm):
         super().__init__()
-        self.convs = nn.ModuleList(conv3x3(channels, channels, bias=False) for _ in range(2))
+        self.convs = nn.ModuleList(Conv3x3(channels, channels, bias=False) for _ in range(2))
         self.norms = None if norm is None else nn.ModuleList(norm(channels) for _ in range(2))
 
     def forward(self, h, level):
@@ -127,7 +149,7 @@ class MultiResolutionFusion(nn.Module):
 
     def __init__(self, inputs, outputs, norm):
         super().__init__()
-        self.convs = nn.ModuleList(conv3x3(c, outputs) for c in inputs)
+        self.convs = nn.ModuleList(Conv3x3(c, outputs) for c in inputs)
         self.norms = None if norm is None else nn.ModuleList(norm(c) for c in inputs)
 
     def forward(self, hs, level):
@@ -173,9 +195,9 @@ class RefineNet(nn.Module):
         norm = InstanceNorm2dPlus if levels is None else lambda c: ConditionalInstanceNorm2dPlus(c, levels)
         refine_norm = None if levels is None else norm
         wide = 2 * ngf
-        self.begin_conv = conv3x3(channels, ngf)
+        self.begin_conv = Conv3x3(channels, ngf)
         self.normalizer = norm(ngf)
-        self.end_conv = conv3x3(ngf, channels)
+        self.end_conv = Conv3x3(ngf, channels)
         self.res1 = nn.ModuleList([ResidualBlock(ngf, ngf, norm), ResidualBlock(ngf, ngf, norm)])
         self.res2 = nn.ModuleList(
             [ResidualBlock(ngf, wide, norm, pool=True, reshape=True), ResidualBlock(wide, wide, norm)]
@@ -201,8 +223,3 @@ class RefineNet(nn.Module):
         for refine, layer in ((self.refine2, layers[2]), (self.refine3, layers[1]), (self.refine4, layers[0])):
             h = refine([layer, h], level)
         return self.end_conv(h.normalised(self.normalizer, level)).contiguous()
-
-
-def conv3x3(inputs, outputs, dilation=1, bias=True):
-    """3x3 convolution that keeps the size."""
-    return nn.Conv2d(inputs, outputs, 3, padding=dilation, dilation=dilation, bias=bias)

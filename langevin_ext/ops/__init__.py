@@ -6,6 +6,7 @@ inference mode alike. Randomness is always a function of (seed, stream, step, fi
 """
 
 from .cld_step import cld_step
+from .conv3x3 import conv3x3
 from .dsm_loss import dsm_loss
 from .instance_norm_plus import instance_norm_plus
 from .langevin_step import langevin_step
@@ -15,6 +16,7 @@ from .upsample_bicubic2x import upsample_bicubic2x
 
 __all__ = [
     "cld_step",
+    "conv3x3",
     "dsm_loss",
     "instance_norm_plus",
     "langevin_step",
