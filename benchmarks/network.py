@@ -18,11 +18,12 @@ from timing import append_rows, interleaved, machine
 
 from langevin_ext import engine
 from langevin_ext.engine.arena import Arena
-from langevin_ext.engine.convolutions import convolution
+from langevin_ext.engine.convolutions import activations, convolution
 from langevin_ext.models import NCSN
 
 RESULTS = pathlib.Path(__file__).resolve().parent / "results" / "network.jsonl"
-TOLERANCES = {"float32": 1e-5, "bfloat16": 5e-2}
+TOLERANCES = {"float32": 1e-5, "int16": 2e-2, "bfloat16": 5e-2}
+PRECISIONS = {"fp32": "float32", "int16": "int16", "bf16": "bfloat16"}
 
 
 def main():
@@ -76,12 +77,11 @@ def implementations(model, x, level, compiled):
     if why_not := engine.why_not(model):
         print(f"no engine: {why_not}")
     else:
-        for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
-            with contextlib.suppress(ValueError):  # without bfloat16 arithmetic there is no such engine
-                name = str(dtype).removeprefix("torch.")
+        for precision, name in PRECISIONS.items():
+            with contextlib.suppress(ValueError):  # not every CPU has the arithmetic
                 fast = engine.build(model, precision=precision, batch=len(x))
                 fns["engine", name] = functools.partial(fast, x, level)
-                fns["convolutions alone", name] = convolutions_alone(model, x, level, dtype)
+                fns["convolutions alone", name] = convolutions_alone(model, x, level, precision)
     if compiled:
         forward = torch.compile(official_forward)
         fns["official torch.compile", "float32"] = lambda: forward(state, x, level)
@@ -91,7 +91,7 @@ def implementations(model, x, level, compiled):
     return fns
 
 
-def convolutions_alone(model, x, level, dtype):
+def convolutions_alone(model, x, level, precision):
     """The convolutions of an engine, one after the other, but for the two that are pooled."""
     shapes = []
     handles = [
@@ -103,10 +103,11 @@ def convolutions_alone(model, x, level, dtype):
         model(x, level)
     for handle in handles:
         handle.remove()
+    dtype = activations(precision)
     arena, work = Arena(dtype), []
     images = {shape: torch.rand(shape).to(dtype).contiguous(memory_format=torch.channels_last) for _, shape in shapes}
     with torch.inference_mode():
-        work = [(convolution(conv, dtype, (len(x), *shape[2:])), images[shape]) for conv, shape in shapes]
+        work = [(convolution(conv, precision, (len(x), *shape[2:])), images[shape]) for conv, shape in shapes]
 
     def run():
         arena.threads = torch.get_num_threads()

@@ -80,4 +80,7 @@ PYBIND11_MODULE(LV_MODULE_NAME, m) {
   m.def("winograd_weight", &lv::winograd_weight);
   m.def("winograd_weight_gradient", &lv::winograd_weight_gradient);
   m.def("winograd_weight_gradient_scratch", &lv::winograd_weight_gradient_scratch);
+  m.def("winograd_int16", &lv::winograd_int16);
+  m.def("winograd_int16_scratch", &lv::winograd_int16_scratch);
+  m.def("why_no_winograd_int16", &lv::why_no_winograd_int16);
 }

@@ -44,7 +44,7 @@ constexpr int32_t kCpu = 1, kCuda = 2;
 constexpr uint8_t kInt = 0, kFloat = 2, kBfloat = 4, kBool = 6;
 }  // namespace dlpack
 
-enum class Dtype { kFloat32, kFloat64, kBfloat16, kFloat16, kInt64, kBool, kOther };
+enum class Dtype { kFloat32, kFloat64, kBfloat16, kFloat16, kInt16, kInt64, kBool, kOther };
 
 inline Dtype dtype_of(const dlpack::DataType& type) {
   using namespace dlpack;
@@ -53,6 +53,7 @@ inline Dtype dtype_of(const dlpack::DataType& type) {
   if (type.code == kFloat && type.bits == 64) return Dtype::kFloat64;
   if (type.code == kFloat && type.bits == 16) return Dtype::kFloat16;
   if (type.code == kBfloat && type.bits == 16) return Dtype::kBfloat16;
+  if (type.code == kInt && type.bits == 16) return Dtype::kInt16;
   if (type.code == kInt && type.bits == 64) return Dtype::kInt64;
   if (type.code == kBool && type.bits == 8) return Dtype::kBool;
   return Dtype::kOther;

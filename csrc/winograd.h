@@ -22,11 +22,12 @@ namespace lv {
 constexpr int64_t kTile = 4, kPatch = 6, kPoints = kPatch * kPatch;
 constexpr int64_t kVector = 16;  // channels come in so many
 constexpr int64_t kPanel = 64;   // outputs that are computed together
-constexpr int64_t kRun = 64;
+constexpr int64_t kRun = 64;     // sums of so many products are added up
 
 struct Winograd {
   const float* x;       // [N, H, W, C]
   const float* weight;  // G w G^T: [36][panels of 64 outputs, the last of 16, 32, 48 or 64][C][panel]
+  const float* scale;   // [K], factors of the sums; or null
   const float* bias;    // [K], or null
   const float* add;     // [N, H', W', K], added to the result, may be y; or null
   float* y;             // [N, H', W', K], H' = H, or H / 2 if pooled
@@ -53,7 +54,29 @@ struct Winograd {
   int64_t gradient_scratch_size() const { return scratch_size() + kPoints * gradient_plane(); }
 };
 
+// The same with 16-bit factors: B^T d B and G w G^T are rounded to integers, and products of integers are added up in
+// 32 bits without any rounding. A tile's transform is scaled at each point by its largest value in the run of channels,
+// which becomes kLargest; that of the weights by point_scale and scale, so that no sum can leave the 32 bits:
+//   kLargest sum_c |weight_c| < 2^31 over the channels of a run.
+// A transform that is not finite has a scale that is not, which the result takes over.
+struct WinogradInt16 : Winograd {
+  // Pair i of a group is its channels i and i + 16, the second zero where there is none.
+  static constexpr int64_t kGroup = 2 * kVector;
+  static constexpr int64_t kRun = 128;
+  static constexpr int kLargest = 7000;
+
+  const int16_t* pairs;      // as Winograd::weight, with pairs [pairs, panel, 2] in place of channels
+  const float* point_scale;  // [36], factors of the sums at each point
+
+  int64_t pairs_of_channels() const { return (channels + kGroup - 1) / kGroup * kVector; }
+  int64_t runs() const { return (channels + kRun - 1) / kRun; }
+  int64_t scales() const { return runs() * kPoints * block(); }
+  int64_t scratch_size() const { return kPoints * (plane(pairs_of_channels()) + plane(outputs)) + scales(); }
+};
+
 void winograd_cpu(const Winograd& p, int threads);
+void winograd_int16_cpu(const WinogradInt16& p, int threads);
+const char* why_no_winograd_int16();  // "" where this CPU runs it
 
 // For training: y is linear in w, so that with g = dL/dy
 //   dL/dx is the convolution of g with the transposed weight, w'_ck = w_kc turned by half a turn;

@@ -86,6 +86,21 @@ class Progress:
         if now - self._last_status >= STATUS_EVERY:
             self._write(RUNNING)
 
+    def rename(self, task) -> None:
+        """Another part of the work begins."""
+        self.task = task
+        self.bar.set_description_str(task)
+
+    def extend(self, count) -> None:
+        """There are `count` more units than was known."""
+        self.total += count
+        self.bar.total = self.total
+
+    def skip(self, count) -> None:
+        """Units that an earlier session has done, which say nothing about the rate."""
+        self.n, self.initial = self.n + count, self.initial + count
+        self.bar.n, self.bar.initial = self.n, self.initial
+
     def _seconds(self):
         return time.monotonic() - self._began
 

@@ -105,6 +105,15 @@ def test_sample_refuses_a_folder_with_other_files(checkpoint, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["precious.txt"]
 
 
+def test_precision(checkpoint, tmp_path):
+    command = ("sample", "--model", checkpoint, "-n", 1, "--steps-each", 1, "--eps", 1e-3)
+    run(*command, "--out", tmp_path / "out", "--precision", "fp32")
+    settings = json.loads((tmp_path / "out" / "settings.json").read_text())
+    assert settings["precision"] == "fp32"
+    result = run(*command, "--out", tmp_path / "other", "--precision", "fp8")
+    assert result.exit_code != 0 and "int16" in result.output
+
+
 def test_a_run_that_was_killed_is_continued_and_a_finished_one_is_not_touched(checkpoint, tmp_path):
     out = tmp_path / "out"
     command = ("sample", "--model", checkpoint, "--out", out, "-n", 2, "--steps-each", 2, "--eps", 1e-3)

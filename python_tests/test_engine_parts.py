@@ -48,6 +48,69 @@ def test_winograd_equals_the_definition(dilation, channels, outputs):
             assert (pooled - F.avg_pool2d(expected, 2)).abs().max() < 1e-5
 
 
+needs_int16 = pytest.mark.skipif(bool(convolutions.why_not_int16()), reason=convolutions.why_not_int16())
+
+
+@needs_int16
+@pytest.mark.parametrize("dilation", [1, 2, 4])
+# parts of pairs' groups of 32, runs of 128, panels of 64
+@pytest.mark.parametrize("channels, outputs", [(16, 48), (80, 16), (144, 144), (288, 64)])
+def test_winograd_int16_equals_the_definition(dilation, channels, outputs):
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(outputs, channels, 3, 3, generator=generator) / (3 * channels**0.5)
+    weight[0], weight[1], weight[:, 2] = 0, 1e4 * weight[1], 0
+    bias = torch.randn(outputs, generator=generator)
+    conv = convolutions.WinogradInt16(weight, bias, dilation)
+    for size in ((16, 16), (7, 9), (1, 3), (4, 30)):
+        x = torch.randn(3, channels, *size, generator=generator).contiguous(memory_format=CHANNELS_LAST)
+        add = torch.randn(3, outputs, *size, generator=generator).contiguous(memory_format=CHANNELS_LAST)
+        expected = F.conv2d(x.double(), weight.double(), bias.double(), padding=dilation, dilation=dilation)
+        each = expected.square().mean((0, 2, 3)).sqrt().view(1, -1, 1, 1)
+        arena = Arena(torch.float32)
+        y = conv(x, arena)
+        # both factors, integers of about 1800, are off by 0.3, which the matrices enlarge fivefold
+        assert ((y - expected) / each).square().mean().sqrt() < 1.5e-3
+        assert ((y - expected) / each).abs().max() < 9e-3  # six of these
+        assert (conv(x, arena, add.clone(memory_format=CHANNELS_LAST)) - y - add).abs().max() < 1e-5 * y.abs().max()
+        arena.threads = 3
+        split = [conv(part.contiguous(memory_format=CHANNELS_LAST), arena) for part in (x[:1], x[1:])]
+        assert torch.equal(torch.cat(split), y)  # a pixel's sums depend on neither threads nor batch
+        if size[0] % 2 == size[1] % 2 == 0 and dilation == 1:
+            pooled = convolutions.WinogradInt16(weight, bias, pool=True)(x, arena)
+            assert ((pooled - F.avg_pool2d(expected, 2)) / each).abs().max() < 9e-3
+
+
+@needs_int16
+@pytest.mark.parametrize("channels", [16, 128, 256])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_largest_sums_fit(channels, sign):
+    # all products of a sum have one sign and their largest size
+    weight = sign * torch.arange(1.0, 10).view(1, 1, 3, 3).expand(16, channels, 3, 3)
+    x = torch.arange(25.0).square().view(1, 1, 5, 5).expand(1, channels, 5, 5).contiguous(memory_format=CHANNELS_LAST)
+    expected = F.conv2d(x.double(), weight.double(), padding=1)
+    y = convolutions.WinogradInt16(weight, None)(x, Arena(torch.float32))
+    assert (y - expected).abs().max() < 1e-3 * expected.abs().max()
+
+
+@needs_int16
+def test_int16_has_the_range_of_float32():
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(16, 32, 3, 3, generator=generator)
+    x = torch.randn(1, 32, 8, 8, generator=generator).contiguous(memory_format=CHANNELS_LAST)
+    conv, arena = convolutions.WinogradInt16(weight, None), Arena(torch.float32)
+    y = conv(x, arena).clone()
+    for power in (-60, 60, 100):  # of two, so that nothing rounds
+        assert torch.equal(conv(x * 2.0**power, arena), y * 2.0**power)
+    assert torch.equal(conv(x * 0, arena), torch.zeros_like(y))
+    for bad in (float("nan"), float("inf"), -float("inf")):
+        x[0, 5, 1, 6] = bad
+        found = conv(x, arena).isfinite()
+        assert not found[
+            :, :, :3, 5:
+        ].any()  # wherever its pixel counts, as in float32; the rest of the tile may follow
+        assert found[:, :, 4:, :4].all()
+
+
 def test_the_core_refuses_what_would_leave_memory():
     core = _native.core(torch.device("cpu"))
     x = torch.zeros(1, 16, 4, 4).contiguous(memory_format=CHANNELS_LAST)
@@ -74,3 +137,31 @@ def test_the_core_refuses_what_would_leave_memory():
     ):
         with pytest.raises(ValueError, match=message):
             call(**arguments)
+
+
+@needs_int16
+def test_the_core_refuses_int16_weights_of_another_form():
+    core = _native.core(torch.device("cpu"))
+    x = torch.zeros(1, 16, 4, 4).contiguous(memory_format=CHANNELS_LAST)
+    scratch, y = torch.zeros(core.winograd_int16_scratch(x, 16, 1)), x.clone()
+    good = {
+        "weight": torch.zeros(36 * 2 * 256, dtype=torch.int16),
+        "point_scale": torch.ones(36),
+        "scale": torch.ones(16),
+        "bias": None,
+        "add": None,
+        "y": y,
+        "scratch": scratch,
+    }
+
+    core.winograd_int16(x, *good.values(), 1, False, 1)
+    for arguments, message in (
+        ({"weight": torch.zeros(36 * 2 * 256)}, "weight must be contiguous int16 and large enough"),
+        ({"weight": good["weight"][1:]}, "weight must be contiguous int16 and large enough"),
+        ({"point_scale": torch.ones(35)}, "contiguous and large enough"),
+        ({"scale": torch.ones(15)}, "contiguous and large enough"),
+        ({"scratch": scratch[1:]}, "contiguous and large enough"),
+        ({"y": x[:, :, :2].contiguous(memory_format=CHANNELS_LAST)}, "the shape of the result"),
+    ):
+        with pytest.raises(ValueError, match=f"winograd_int16: .*{message}"):
+            core.winograd_int16(x, *(good | arguments).values(), 1, False, 1)

@@ -54,6 +54,20 @@ def test_slow_units_have_the_inverse_rate(clock, capsys):
     assert "120 s/image, 16:00 left" in capsys.readouterr().err
 
 
+def test_steps_of_an_earlier_session_do_not_count_for_the_rate(clock, capsys):
+    with Progress(100, "table 1", "step") as progress:
+        progress.skip(40)
+        progress.rename("LRS")
+        clock.now += 60
+        progress.update(30)
+        progress.extend(60)
+        clock.now += 60
+        progress.update(30)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "LRS: 70 of 100 steps (70.0 %), 2 s/step, 01:00 left"
+    assert lines[1] == "LRS: 100 of 160 steps (62.5 %), 2 s/step, 02:00 left"
+
+
 def test_nothing_is_shown_if_not_wanted(clock, capsys):
     with Progress(10, "sample", "image", shown=False) as progress:
         clock.now += 240

@@ -37,7 +37,7 @@ def test_exact_scores(tmp_path):
     assert "exact law" in result.output and "Upsampling: bicubic; the paper's table has FSRCNN." in result.output
     names = {path.name for path in out.iterdir()}
     trajectories = {f"trajectory-{name}.png" for name in ("LRS-up-HRS-3", "LRS-up-HRS-9", "LRS-2-up-HRS-9")}
-    assert names == {"table.md", "table.csv", "table.json", "quality.png", "samples"} | trajectories
+    assert names == {"table.md", "table.csv", "table.json", "quality.png", "samples", "status.json"} | trajectories
     held = json.loads((out / "table.json").read_text())
     assert held["provenance"]["models"] == {"exact": "GaussianField of 4x4"}
     assert held["settings"]["n"] == 30 and held["settings"]["n_steps_each"] == 2 and not held["settings"]["denoise"]

@@ -43,6 +43,11 @@ void winograd_weight(const TensorView& weight, const TensorView& points, bool tr
 void winograd_weight_gradient(const TensorView& x, const TensorView& grad_y, const TensorView& grad_weight,
                               const TensorView& scratch, int64_t dilation, int threads);
 int64_t winograd_weight_gradient_scratch(const TensorView& x, int64_t outputs, int64_t dilation);
+void winograd_int16(const TensorView& x, const TensorView& weight, const TensorView& point_scale,
+                    const TensorView& scale, const OptionalTensor& bias, const OptionalTensor& add, const TensorView& y,
+                    const TensorView& scratch, int64_t dilation, bool pool, int threads);
+int64_t winograd_int16_scratch(const TensorView& x, int64_t outputs, int64_t dilation);
+const char* why_no_winograd_int16();  // "" where this CPU runs it
 
 // torch's current stream on a GPU; needs the GIL and throws what Python raised.
 void* current_cuda_stream(int device);

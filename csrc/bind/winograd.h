@@ -5,8 +5,8 @@
 
 namespace lv {
 
-inline Winograd winograd_sizes(const TensorView& x, int64_t outputs, int64_t dilation, bool pool) {
-  const char* op = "winograd";
+template <typename Form>
+Form winograd_sizes(const char* op, const TensorView& x, int64_t outputs, int64_t dilation, bool pool) {
   require(x.dim() == 4 && x.dtype() == Dtype::kFloat32 && !x.is_cuda(), op,
           "x must be (N, C, H, W) float32 on the CPU");
   require(x.size(1) % kVector == 0 && outputs % kVector == 0 && x.size(1) > 0 && outputs > 0, op,
@@ -14,42 +14,71 @@ inline Winograd winograd_sizes(const TensorView& x, int64_t outputs, int64_t dil
   require(dilation > 0, op, "dilation must be positive");
   require(!pool || (x.size(2) % 2 == 0 && x.size(3) % 2 == 0 && dilation == 1), op,
           "the pooled convolution needs even sizes and no dilation");
-  Winograd p{};
+  Form p{};
   p.samples = x.size(0), p.channels = x.size(1), p.height = x.size(2), p.width = x.size(3);
   p.outputs = outputs, p.dilation = dilation, p.pool = pool;
   return p;
 }
 
 int64_t winograd_scratch(const TensorView& x, int64_t outputs, int64_t dilation) {
-  return x.numel() == 0 ? 0 : winograd_sizes(x, outputs, dilation, false).scratch_size();
+  return x.numel() == 0 ? 0 : winograd_sizes<Winograd>("winograd", x, outputs, dilation, false).scratch_size();
+}
+int64_t winograd_int16_scratch(const TensorView& x, int64_t outputs, int64_t dilation) {
+  if (x.numel() == 0) return 0;
+  return winograd_sizes<WinogradInt16>("winograd_int16", x, outputs, dilation, false).scratch_size();
+}
+
+inline const float* winograd_floats(const char* op, const TensorView& tensor, const TensorView& x, int64_t size) {
+  require(tensor.dtype() == Dtype::kFloat32 && tensor.same_device(x), op, "tensors must be float32 on the CPU");
+  require(size < 0 || (tensor.numel() >= size && tensor.layout() == Layout::kContiguous), op,
+          "weight, scales, bias and scratch must be contiguous and large enough");
+  return tensor.data<float>();
+}
+
+// What all forms have; `weights` sets the rest.
+template <typename Form, typename Weights>
+void winograd_as(const char* op, const TensorView& x, const OptionalTensor& bias, const OptionalTensor& add,
+                 const TensorView& y, const TensorView& scratch, int64_t dilation, bool pool, const Weights& weights) {
+  require(y.dim() == 4, op, "y must have 4 dimensions");
+  Form p = winograd_sizes<Form>(op, x, y.size(1), dilation, pool);
+  const int64_t shrink = pool ? 2 : 1;
+  require(y.size(0) == p.samples && y.size(2) * shrink == p.height && y.size(3) * shrink == p.width, op,
+          "y must have the shape of the result");
+  require(is_channels_last(x, op) && is_channels_last(y, op), op, "x and y must be channels-last");
+  p.x = winograd_floats(op, x, x, -1), p.y = const_cast<float*>(winograd_floats(op, y, x, -1));
+  if (add) {
+    require_like(y, *add, op);
+    require(is_channels_last(*add, op), op, "add must be channels-last");
+    p.add = winograd_floats(op, *add, x, -1);
+  }
+  if (x.numel() == 0) return;
+  p.bias = bias ? winograd_floats(op, *bias, x, p.outputs) : nullptr;
+  p.scratch = const_cast<float*>(winograd_floats(op, scratch, x, p.scratch_size()));
+  weights(p);
 }
 
 void winograd(const TensorView& x, const TensorView& weight, const OptionalTensor& bias, const OptionalTensor& add,
               const TensorView& y, const TensorView& scratch, int64_t dilation, bool pool, int threads) {
   const char* op = "winograd";
-  require(y.dim() == 4, op, "y must have 4 dimensions");
-  Winograd p = winograd_sizes(x, y.size(1), dilation, pool);
-  const int64_t shrink = pool ? 2 : 1;
-  require(y.size(0) == p.samples && y.size(2) * shrink == p.height && y.size(3) * shrink == p.width, op,
-          "y must have the shape of the result");
-  const auto floats = [&](const TensorView& tensor, int64_t size) {
-    require(tensor.dtype() == Dtype::kFloat32 && tensor.same_device(x), op, "tensors must be float32 on the CPU");
-    require(size < 0 || (tensor.numel() >= size && tensor.layout() == Layout::kContiguous), op,
-            "weight, bias and scratch must be contiguous and large enough");
-    return tensor.data<float>();
-  };
-  require(is_channels_last(x, op) && is_channels_last(y, op), op, "x and y must be channels-last");
-  p.x = floats(x, -1), p.y = floats(y, -1);
-  if (add) {
-    require_like(y, *add, op);
-    require(is_channels_last(*add, op), op, "add must be channels-last");
-    p.add = floats(*add, -1);
-  }
-  if (x.numel() == 0) return;
-  p.weight = floats(weight, kPoints * p.channels * p.outputs);
-  p.bias = bias ? floats(*bias, p.outputs) : nullptr;
-  p.scratch = floats(scratch, p.scratch_size());
-  on_device_of(x, op, [&] { winograd_cpu(p, threads); }, [](void*) {});
+  winograd_as<Winograd>(op, x, bias, add, y, scratch, dilation, pool, [&](Winograd& p) {
+    p.weight = winograd_floats(op, weight, x, kPoints * p.channels * p.outputs);
+    on_device_of(x, op, [&] { winograd_cpu(p, threads); }, [](void*) {});
+  });
+}
+
+void winograd_int16(const TensorView& x, const TensorView& weight, const TensorView& point_scale,
+                    const TensorView& scale, const OptionalTensor& bias, const OptionalTensor& add, const TensorView& y,
+                    const TensorView& scratch, int64_t dilation, bool pool, int threads) {
+  const char* op = "winograd_int16";
+  require(*why_no_winograd_int16() == '\0', op, why_no_winograd_int16());
+  winograd_as<WinogradInt16>(op, x, bias, add, y, scratch, dilation, pool, [&](WinogradInt16& p) {
+    require(weight.dtype() == Dtype::kInt16 && weight.layout() == Layout::kContiguous && weight.same_device(x) &&
+                weight.numel() >= 2 * kPoints * p.pairs_of_channels() * p.outputs,
+            op, "weight must be contiguous int16 and large enough");
+    p.pairs = weight.data<int16_t>();
+    p.point_scale = winograd_floats(op, point_scale, x, kPoints), p.scale = winograd_floats(op, scale, x, p.outputs);
+    on_device_of(x, op, [&] { winograd_int16_cpu(p, threads); }, [](void*) {});
+  });
 }
 
 // A 3x3 weight (K, C, 3, 3) in channels-last order, and its numbers.
@@ -76,14 +105,15 @@ void winograd_weight(const TensorView& weight, const TensorView& points, bool tr
 }
 
 int64_t winograd_weight_gradient_scratch(const TensorView& x, int64_t outputs, int64_t dilation) {
-  return x.numel() == 0 ? 0 : winograd_sizes(x, outputs, dilation, false).gradient_scratch_size();
+  if (x.numel() == 0) return 0;
+  return winograd_sizes<Winograd>("winograd_weight_gradient", x, outputs, dilation, false).gradient_scratch_size();
 }
 
 void winograd_weight_gradient(const TensorView& x, const TensorView& grad_y, const TensorView& grad_weight,
                               const TensorView& scratch, int64_t dilation, int threads) {
   const char* op = "winograd_weight_gradient";
   float* out = winograd_taps(grad_weight, op);
-  Winograd p = winograd_sizes(x, grad_weight.size(0), dilation, false);
+  Winograd p = winograd_sizes<Winograd>(op, x, grad_weight.size(0), dilation, false);
   require(grad_weight.size(1) == p.channels && grad_weight.same_device(x), op, "grad_weight must fit x");
   require(x.numel() > 0, op, "x must not be empty");
   require(grad_y.dim() == 4 && grad_y.dtype() == Dtype::kFloat32 && grad_y.same_device(x) &&

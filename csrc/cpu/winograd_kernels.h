@@ -1,144 +1,33 @@
-// The three loops of winograd.h. Included once for each instruction set, after its `#pragma GCC target`, in a namespace
-// LV_ISA of its own; LV_WIDTH is how many vectors of 16 outputs the accumulators of the product have room for.
-#include "../winograd.h"
-
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC diagnostic ignored "-Wpsabi"  // vectors are passed to functions that are always inlined, so no ABI is used
-#endif
+// The float32 form of winograd.h; see winograd_loops.h.
+#include "winograd_loops.h"
 
 namespace lv {
 namespace LV_ISA {
 namespace {
 
-typedef float Vector __attribute__((vector_size(4 * kVector)));
+struct Float32 {
+  typedef float Factor;
+  typedef Vector Sum;
+  static constexpr int kScale = 0;
 
-inline __attribute__((always_inline)) Vector load(const float* from) {
-  Vector value;
-  __builtin_memcpy(&value, from, sizeof(value));
-  return value;
-}
-inline __attribute__((always_inline)) void store(float* to, Vector value) {
-  __builtin_memcpy(to, &value, sizeof(value));
-}
-
-// Where tile `index` of all lies: its first output pixel, and how far its phase of the dilation goes.
-struct Place {
-  int64_t sample, row, column;
-
-  Place(const Winograd& p, int64_t index) {
-    const int64_t across = p.tiles_along(p.width), down = p.tiles_along(p.height), d = p.dilation;
-    column = index % across * kTile * d, index /= across;
-    row = index % down * kTile * d, index /= down;
-    column += index % d, index /= d;
-    row += index % d, sample = index / d;
-  }
-};
-
-// v <- B^T v along one axis; element i of v is v[i * step].
-template <int step>
-inline __attribute__((always_inline)) void to_points(Vector* v) {
-  const Vector a = v[3 * step] - v[step], b = v[4 * step] - v[2 * step];
-  const Vector first = v[0] - v[2 * step] + 1.5f * a + b;
-  const Vector last = v[5 * step] - v[3 * step] - a + 1.5f * b;
-  const Vector plus = a + b + 1.5f * (v[2 * step] + v[3 * step]);
-  const Vector minus = b - a + 1.5f * (v[3 * step] - v[2 * step]);
-  v[0] = first, v[step] = plus, v[2 * step] = minus;
-  v[3 * step] = b + 2.0f * a, v[4 * step] = b - 0.5f * a, v[5 * step] = last;
-}
-
-// The first four of v <- A^T v.
-template <int step>
-inline __attribute__((always_inline)) void from_points(Vector* v) {
-  const Vector sum = v[step] + v[2 * step], difference = v[step] - v[2 * step];
-  const Vector half = v[3 * step], two = v[4 * step];
-  v[0] = v[0] + sum + (half + two);
-  v[step] = difference + (0.5f * half - 2.0f * two);
-  v[2 * step] = sum + (0.25f * half + 4.0f * two);
-  v[3 * step] = difference + (0.125f * half - 8.0f * two) + v[5 * step];
-}
-
-// Where the columns from `column` of a matrix of `block` rows lie: it is cut into strips of `strip` columns, one behind
-// the other, so that the rows of a strip are neighbours in the cache.
-struct Strip {
-  int64_t offset, width;
-
-  Strip(int64_t columns, int64_t strip, int64_t block, int64_t column)
-      : offset(column / strip * strip * block),
-        width(columns - column / strip * strip < strip ? columns - column / strip * strip : strip) {}
+  static inline __attribute__((always_inline)) Sum plus(Sum sum, float left, Sum right) { return sum + left * right; }
+  static inline __attribute__((always_inline)) Vector added(Vector to, Sum sum, const float*, int) { return to + sum; }
 };
 
 // Row `slot` of each of the 36 matrices [block, C], in strips of kRun.
 void transform_input(const Winograd& p, int64_t tile, int64_t slot, int64_t block, float* out) {
-  const Place at(p, tile);
-  const float* image = p.x + at.sample * p.height * p.width * p.channels;
-  const float* pixels[kPoints];  // null outside the image
-  for (int64_t i = 0; i < kPoints; ++i) {
-    const int64_t row = at.row + (i / kPatch - 1) * p.dilation, column = at.column + (i % kPatch - 1) * p.dilation;
-    const bool inside = row >= 0 && row < p.height && column >= 0 && column < p.width;
-    pixels[i] = inside ? image + (row * p.width + column) * p.channels : nullptr;
-  }
+  const Pixels pixels(p, tile);
   const int64_t plane = p.plane(p.channels);
   for (int64_t c = 0; c < p.channels; c += kVector) {
     const Strip strip(p.channels, kRun, block, c);
     float* to = out + strip.offset + slot * strip.width + c % kRun;
     Vector v[kPoints];
-    for (int64_t i = 0; i < kPoints; ++i) v[i] = pixels[i] != nullptr ? load(pixels[i] + c) : Vector{};
-    for (int64_t i = 0; i < kPatch; ++i) to_points<kPatch>(v + i);
+    pixels.begin(c, v);
     for (int64_t i = 0; i < kPatch; ++i) {
       to_points<1>(v + kPatch * i);
       for (int64_t j = 0; j < kPatch; ++j) store(to + (kPatch * i + j) * plane, v[kPatch * i + j]);
     }
   }
-}
-
-// m (+)= a b over `run` channels: a [rows, run], b [run, width], m [rows, width].
-template <int rows, int vectors>
-inline __attribute__((always_inline)) void multiply(const float* a, int64_t run, const float* b, int64_t width,
-                                                    float* m, bool begin) {
-  Vector sums[rows][vectors] = {};
-  const int64_t twice = 2 * run;  // six rows by two pointers and two strides: all addresses stay in registers
-  const float* below = a + twice + run;
-  for (int64_t k = 0; k < run; ++k, ++a, ++below, b += width) {
-    Vector right[vectors];
-#pragma GCC unroll 8
-    for (int j = 0; j < vectors; ++j) right[j] = load(b + j * kVector);
-#pragma GCC unroll 8
-    for (int i = 0; i < rows; ++i) {
-      const float left = (i < 3 ? a : below)[i % 3 == 0 ? 0 : i % 3 == 1 ? run : twice];
-#pragma GCC unroll 8
-      for (int j = 0; j < vectors; ++j) sums[i][j] += left * right[j];
-    }
-  }
-#pragma GCC unroll 8
-  for (int i = 0; i < rows; ++i) {
-#pragma GCC unroll 8
-    for (int j = 0; j < vectors; ++j) {
-      float* to = m + i * width + j * kVector;
-      store(to, begin ? sums[i][j] : load(to) + sums[i][j]);
-    }
-  }
-}
-
-template <int vectors>
-void multiply_rows(const float* a, int64_t run, const float* b, int64_t width, float* m, int64_t rows, bool begin) {
-  constexpr int kRows = 6, kLine = 16;
-  const float *ahead = b + run * width, *end = ahead + run * width;  // the weights that are needed next
-  const int64_t share = run * width * kRows / (rows * kLine) + 1;
-  for (; rows >= kRows; rows -= kRows, a += kRows * run, m += kRows * width) {
-    for (int64_t i = 0; i < share && ahead < end; ++i, ahead += kLine) __builtin_prefetch(ahead);
-    multiply<kRows, vectors>(a, run, b, width, m, begin);
-  }
-  for (; rows > 0; --rows, a += run, m += width) multiply<1, vectors>(a, run, b, width, m, begin);
-}
-
-inline void multiply_panel(const float* a, int64_t run, const float* b, int64_t width, float* m, int64_t rows,
-                           bool begin) {
-  int64_t j = 0;
-  if constexpr (LV_WIDTH >= 4)
-    for (; width - j >= 4 * kVector; j += 4 * kVector) multiply_rows<4>(a, run, b + j, width, m + j, rows, begin);
-  if constexpr (LV_WIDTH >= 2)
-    for (; width - j >= 2 * kVector; j += 2 * kVector) multiply_rows<2>(a, run, b + j, width, m + j, rows, begin);
-  for (; width - j >= kVector; j += kVector) multiply_rows<1>(a, run, b + j, width, m + j, rows, begin);
 }
 
 // Product of the transforms at one point for one panel of outputs: v [rows, C] in strips of kRun, m [rows, panel].
@@ -148,55 +37,19 @@ void product(const Winograd& p, int64_t point, int64_t panel, int64_t rows, int6
   m += first * block;
   for (int64_t k = 0; k < p.channels; k += kRun) {
     const int64_t run = p.channels - k < kRun ? p.channels - k : kRun;
-    multiply_panel(v + k * block, run, weight + k * width, width, m, rows, k == 0);
-  }
-}
-
-void transform_output(const Winograd& p, int64_t tile, int64_t slot, int64_t block, const float* m) {
-  const Place at(p, tile);
-  const int64_t shrink = p.pool ? 2 : 1, height = p.height / shrink, width = p.width / shrink;
-  const int64_t side = kTile / shrink, row = at.row / shrink, column = at.column / shrink;
-  const int64_t plane = p.plane(p.outputs), image = at.sample * height * width;
-  for (int64_t c = 0; c < p.outputs; c += kVector) {
-    const Strip strip(p.outputs, kPanel, block, c);
-    const float* from = m + strip.offset + slot * strip.width + c % kPanel;
-    Vector v[kPoints];
-    for (int64_t i = 0; i < kPoints; ++i) v[i] = load(from + i * plane);
-    for (int64_t i = 0; i < kPatch; ++i) from_points<kPatch>(v + i);
-    for (int64_t i = 0; i < kTile; ++i) from_points<1>(v + kPatch * i);
-    const Vector bias = p.bias != nullptr ? load(p.bias + c) : Vector{};
-    for (int64_t i = 0; i < side; ++i) {
-      for (int64_t j = 0; j < side; ++j) {
-        const int64_t y = row + i * p.dilation, x = column + j * p.dilation;
-        if (y >= height || x >= width) continue;
-        const Vector* found = v + (kPatch * i + j) * shrink;
-        Vector value = p.pool ? 0.25f * ((found[0] + found[1]) + (found[kPatch] + found[kPatch + 1])) : found[0];
-        value += bias;
-        const int64_t offset = (image + y * width + x) * p.outputs + c;
-        if (p.add != nullptr) value += load(p.add + offset);
-        store(p.y + offset, value);
-      }
-    }
+    multiply_panel<Float32>(v + k * block, run, weight + k * width, width, nullptr, m, rows, k == 0);
   }
 }
 
 }  // namespace
 
 void winograd(const Winograd& p, int threads) {
-  const int64_t tiles = p.tiles(), block = p.block(), panels = (p.outputs + kPanel - 1) / kPanel;
   float *v = p.scratch, *m = v + kPoints * p.plane(p.channels);
-#pragma omp parallel num_threads(threads) if (threads > 1)
-  for (int64_t begin = 0; begin < tiles; begin += block) {
-    const int64_t count = tiles - begin < block ? tiles - begin : block;
-#pragma omp for schedule(static)
-    for (int64_t i = 0; i < count; ++i) transform_input(p, begin + i, i, block, v);
-#pragma omp for schedule(static)
-    for (int64_t i = 0; i < kPoints * panels; ++i)
-      product(p, i / panels, i % panels, count, block, v + i / panels * p.plane(p.channels),
-              m + i / panels * p.plane(p.outputs));
-#pragma omp for schedule(static)
-    for (int64_t i = 0; i < count; ++i) transform_output(p, begin + i, i, block, m);
-  }
+  convolve(
+      p, m, threads, [&](int64_t tile, int64_t slot, int64_t block) { transform_input(p, tile, slot, block, v); },
+      [&](int64_t point, int64_t panel, int64_t rows, int64_t block) {
+        product(p, point, panel, rows, block, v + point * p.plane(p.channels), m + point * p.plane(p.outputs));
+      });
 }
 
 }  // namespace LV_ISA

@@ -12,6 +12,7 @@ import torch
 from .. import __version__, _native, _progress, plots
 from .._files import atomic_path, remove_temporaries
 from .._group import local_gpu, world_size
+from ..engine import PRECISIONS
 from ..models import FSRCNN, import_fsrcnn, import_ncsn
 from ..samplers.upsampling import UPSAMPLERS
 from ..training import describe, load, shipped
@@ -71,6 +72,14 @@ def sampling_options(function):
             help="Langevin steps per noise level, one number or one for each model.",
         ),
         click.option("--denoise/--no-denoise", default=True, show_default=True, help="Last denoising step."),
+        click.option(
+            "--precision",
+            type=click.Choice(PRECISIONS),
+            default="auto",
+            show_default=True,
+            help="Of networks on the CPU: int16 (AVX512-VNNI) is the fastest, with about 0.2 % of error in the score, "
+            "auto the fastest whose error does not show.",
+        ),
         click.option("--device", help="cpu, cuda, cuda:1; default: cuda where it runs."),
         click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write; must be new."),
         click.option("--dry-run", is_flag=True, help="Print the plan and stop."),
@@ -92,7 +101,7 @@ def sampling_arguments(options):
     Args:
         options: dict of their values; those that `sample` does not take are left out.
     """
-    arguments = {name: options[name] for name in ("seed", "first", "batch_size", "denoise")}
+    arguments = {name: options[name] for name in ("seed", "first", "batch_size", "denoise", "precision")}
     arguments |= {name: _numbers(name, options[name], float) for name in ("eps", "step_lr")}
     arguments["n_steps_each"] = _numbers("steps_each", options["steps_each"], int)
     arguments["upsample"] = read_upsampler(options["upsample"], options["device"])

@@ -63,7 +63,7 @@ def table(number, low, high, shape, exact, n, samples, time_rows, out, dry_run, 
     in common is run once. A table that was stopped is continued by the same command.
     """
     models, facts = read_pair(low, high, shape, exact, options["device"])
-    taken = sampling_arguments({**options, "first": 0, "step_lr": None, "renoise": False})
+    taken = sampling_arguments({**options, "first": 0, "step_lr": None, "renoise": False, "precision": "auto"})
     arguments = {name: taken[name] for name in SETTINGS} | {"samples": samples}
     reference, features = comparison(models, options, exact)
     if dry_run:

@@ -14,6 +14,7 @@ from .. import _native
 from ..ops.conv3x3 import why_not_fast
 
 PANEL = 64
+INT16_GROUP, INT16_RUN, INT16_LARGEST = 32, 128, 7000
 _G = (  # csrc/winograd.h
     (1, 0, 0),
     (1 / 3, 1 / 3, 1 / 3),
@@ -46,12 +47,58 @@ class Winograd:
         return y
 
 
-def winograd_weight(weight) -> torch.Tensor:
-    """G w G^T of csrc/winograd.h in float64, rounded once, in its order: point, panel of outputs, channel, output."""
+class WinogradInt16(Winograd):
+    """`Winograd` with 16-bit factors, whose products are added up in 32 bits without rounding; see csrc/winograd.h."""
+
+    def __init__(self, weight, bias, dilation=1, pool=False):
+        super().__init__(weight, bias, dilation, pool)
+        self.weight, self.point_scale, self.scale = winograd_int16_weight(weight)
+
+    def __call__(self, x, arena, add=None):
+        core, shrink = _native.core(x.device), 2 if self.pool else 1
+        y = arena.take((len(x), self.outputs, x.shape[2] // shrink, x.shape[3] // shrink)) if add is None else add
+        scratch = arena.scratch(core.winograd_int16_scratch(x, self.outputs, self.dilation))
+        weights = (self.weight, self.point_scale, self.scale)
+        core.winograd_int16(x, *weights, self.bias, add, y, scratch, self.dilation, self.pool, arena.threads)
+        return y
+
+
+_WINOGRAD = {"fp32": Winograd, "int16": WinogradInt16}
+
+
+def winograd_points(weight) -> torch.Tensor:
+    """G w G^T of csrc/winograd.h: (36, C, K) float64."""
     g = torch.tensor(_G, dtype=torch.float64)
-    points = torch.einsum("ij,ocjk,lk->ilco", g, weight.detach().double(), g).float().flatten(0, 1)
-    panels = [panel.flatten(1) for panel in points.split(PANEL, dim=2)]
-    return torch.cat(panels, dim=1).flatten()
+    return torch.einsum("ij,ocjk,lk->ilco", g, weight.detach().double(), g).flatten(0, 1)
+
+
+def winograd_weight(weight) -> torch.Tensor:
+    """G w G^T, rounded once, in the order of csrc/winograd.h: point, panel of outputs, channel, output."""
+    return _in_panels(winograd_points(weight).float())
+
+
+def winograd_int16_weight(weight) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """G w G^T as integers over two scales, those of the points (36,) and of the outputs (K,).
+
+    The scales are the finest of that form for which the 32-bit sums of csrc/winograd.h cannot overflow.
+    """
+    points = winograd_points(weight)
+    count, channels, outputs = points.shape
+    runs = [run.abs().sum(1) for run in points.split(INT16_RUN, dim=1)]
+    sums, largest = torch.stack(runs).amax(0).clamp(min=1e-30), points.abs().amax(1).clamp(min=1e-30)
+    # Rounding adds at most 1/2 to each integer.
+    finest = torch.minimum((2**31 / INT16_LARGEST - INT16_RUN) / sums, (2**15 - 1) / largest)  # (36, K)
+    at_points = finest.log().mean(1).exp()
+    at_outputs = (finest / at_points[:, None]).amin(0)
+    integers = (points * at_points[:, None, None] * at_outputs).round()
+    padded = F.pad(integers, (0, 0, 0, -channels % INT16_GROUP)).to(torch.int16)
+    pairs = padded.view(count, -1, 2, INT16_GROUP // 2, outputs).movedim(2, -1)  # channels i and i + 16 of a group
+    panels = [panel.flatten(1) for panel in pairs.split(PANEL, dim=3)]
+    return torch.cat(panels, dim=1).flatten(), (1 / at_points).float(), (1 / at_outputs).float()
+
+
+def _in_panels(points):
+    return torch.cat([panel.flatten(1) for panel in points.split(PANEL, dim=2)], dim=1).flatten()
 
 
 class Direct:
@@ -87,6 +134,11 @@ class Direct:
         )
 
 
+def activations(precision) -> torch.dtype:
+    """Between an engine's first and last convolution."""
+    return torch.bfloat16 if precision == "bf16" else torch.float32
+
+
 @functools.cache
 def why_not_packed(dtype) -> str:
     """Why weights are not repacked, "" where they are: torch's operators for it are private, so one is tried."""
@@ -103,51 +155,58 @@ def why_not_packed(dtype) -> str:
     return "" if torch.equal(y, expected) else f"the operators of torch {torch.__version__} give another result"
 
 
-def why_not_winograd(conv, height, width, dtype) -> str:
+@functools.cache
+def why_not_int16() -> str:
+    """Why `WinogradInt16` does not run here, "" where it does."""
+    return _native.core(torch.device("cpu")).why_no_winograd_int16()
+
+
+def why_not_winograd(conv, height, width, precision) -> str:
     """Why a convolution is not computed by `Winograd`, "" where it is.
 
     Args:
         conv: nn.Conv2d that keeps the size.
         height, width: of its input.
-        dtype: of the activations.
+        precision: of the engine.
     """
-    if dtype != torch.float32:
+    if precision == "bf16":
         return "it is for float32"
     if conv.kernel_size != (3, 3):
         return "it is for 3x3 kernels"
     return why_not_fast(conv.in_channels, conv.out_channels, height, width, conv.dilation[0])
 
 
-def convolution(conv, dtype, size):
+def convolution(conv, precision, size):
     """The fastest form of an nn.Conv2d that keeps the size, for inputs of size (B, H, W)."""
     dilation, weight, bias = conv.dilation[0], conv.weight, conv.bias
-    if not why_not_winograd(conv, *size[1:], dtype):
-        return Winograd(weight, bias, dilation)
+    if not why_not_winograd(conv, *size[1:], precision):
+        return _WINOGRAD[precision](weight, bias, dilation)
     padding = conv.padding[0]
     if dilation > 1 and dilation >= max(size[1:]):  # all taps but the centre's fall on the padding
         weight, dilation, padding = weight[:, :, 1:2, 1:2], 1, 0
-    return Direct(*_cast(weight, bias, dtype), 1, padding, dilation, size)
+    return Direct(*_cast(weight, bias, precision), 1, padding, dilation, size)
 
 
-def pooled_convolution(module, dtype, size):
+def pooled_convolution(module, precision, size):
     """The form of a `ConvMeanPool` for inputs of size (B, H, W): conv(x, arena)."""
     conv, (batch, height, width) = module.conv, size
     if conv.kernel_size == (1, 1):  # commutes with the mean
-        inner = Direct(*_cast(conv.weight, conv.bias, dtype), 1, 0, 1, (batch, -(-height // 2), -(-width // 2)))
+        inner = Direct(*_cast(conv.weight, conv.bias, precision), 1, 0, 1, (batch, -(-height // 2), -(-width // 2)))
         return lambda x, arena, add=None: inner(F.avg_pool2d(x, 2, ceil_mode=True), arena, add)
     if height % 2 or width % 2:
-        whole = convolution(conv, dtype, size)
+        whole = convolution(conv, precision, size)
         return lambda x, arena, add=None: _summed(F.avg_pool2d(whole(x, arena), 2, ceil_mode=True), add)
-    if not why_not_winograd(conv, height, width, dtype):
-        return Winograd(conv.weight, conv.bias, pool=True)
+    if not why_not_winograd(conv, height, width, precision):
+        return _WINOGRAD[precision](conv.weight, conv.bias, pool=True)
     # The mean of the four convolutions is one with stride 2, whose kernel is the mean of the four shifted ones.
     weight = F.avg_pool2d(F.pad(conv.weight, (1, 1, 1, 1)), 2, stride=1)
-    return Direct(*_cast(weight, conv.bias, dtype), 2, 1, 1, size)
+    return Direct(*_cast(weight, conv.bias, precision), 2, 1, 1, size)
 
 
 def _summed(y, add):
     return y if add is None else add.add_(y)
 
 
-def _cast(weight, bias, dtype):
+def _cast(weight, bias, precision):
+    dtype = activations(precision)
     return weight.to(dtype), None if bias is None else bias.to(dtype)

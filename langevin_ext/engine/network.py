@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from .. import _native
 from ..models.norm import ConditionalInstanceNorm2dPlus
-from .convolutions import Direct, convolution, pooled_convolution
+from .convolutions import Direct, activations, convolution, pooled_convolution
 
 
 class Norm:
@@ -53,12 +53,12 @@ class Norm:
 class Residual:
     """`ResidualBlock`; with a shortcut x stays, without one the result is written over it."""
 
-    def __init__(self, block, dtype, size):
+    def __init__(self, block, precision, size):
         self.norm1, self.norm2 = Norm(block.normalize1), Norm(block.normalize2)
-        self.conv1 = convolution(block.conv1, dtype, size)
+        self.conv1 = convolution(block.conv1, precision, size)
         form = pooled_convolution if hasattr(block.conv2, "conv") else convolution
-        self.conv2 = form(block.conv2, dtype, size)
-        self.shortcut = form(block.shortcut, dtype, size) if block.reshape else None
+        self.conv2 = form(block.conv2, precision, size)
+        self.shortcut = form(block.shortcut, precision, size) if block.reshape else None
 
     def __call__(self, x, arena, level):
         a = self.norm1(x, arena, level)
@@ -74,10 +74,10 @@ class Residual:
 class Units:
     """`ResidualConvUnit`; the result is written over x."""
 
-    def __init__(self, module, dtype, size):
+    def __init__(self, module, precision, size):
         names = [f"{i}_{j}" for i in range(1, module.n_blocks + 1) for j in (1, 2)]
         norms = [Norm(getattr(module, f"{name}_norm", None)) for name in names]
-        convs = [convolution(getattr(module, f"{name}_conv"), dtype, size) for name in names]
+        convs = [convolution(getattr(module, f"{name}_conv"), precision, size) for name in names]
         self.pairs = list(zip(norms[::2], convs[::2], norms[1::2], convs[1::2], strict=True))
 
     def __call__(self, x, arena, level):
@@ -95,10 +95,10 @@ class Units:
 class Pooling:
     """`ChainedPooling`; the result is written over x."""
 
-    def __init__(self, module, dtype, size):
+    def __init__(self, module, precision, size):
         self.average = module.norms is not None
         self.norms = [Norm(norm) for norm in module.norms] if self.average else []
-        self.convs = [convolution(conv, dtype, size) for conv in module.convs]
+        self.convs = [convolution(conv, precision, size) for conv in module.convs]
 
     def __call__(self, x, arena, level):
         x = F.elu_(x)
@@ -123,9 +123,9 @@ class Pooling:
 class Fusion:
     """`MultiResolutionFusion`; its inputs are given back."""
 
-    def __init__(self, module, dtype, sizes):
+    def __init__(self, module, precision, sizes):
         self.norms = [None] * len(sizes) if module.norms is None else [Norm(norm) for norm in module.norms]
-        self.convs = [convolution(conv, dtype, size) for conv, size in zip(module.convs, sizes, strict=True)]
+        self.convs = [convolution(conv, precision, size) for conv, size in zip(module.convs, sizes, strict=True)]
 
     def __call__(self, xs, arena, level):
         total = None
@@ -145,11 +145,11 @@ class Fusion:
 class Cascade:
     """`RefineBlock`, of inputs of sizes (B, H, W), finest first."""
 
-    def __init__(self, module, dtype, sizes):
-        self.adapts = [Units(unit, dtype, size) for unit, size in zip(module.adapt_convs, sizes, strict=True)]
-        self.fusion = None if module.msf is None else Fusion(module.msf, dtype, sizes)
-        self.pooling = Pooling(module.crp, dtype, sizes[0])
-        self.units = Units(module.output_convs, dtype, sizes[0])
+    def __init__(self, module, precision, sizes):
+        self.adapts = [Units(unit, precision, size) for unit, size in zip(module.adapt_convs, sizes, strict=True)]
+        self.fusion = None if module.msf is None else Fusion(module.msf, precision, sizes)
+        self.pooling = Pooling(module.crp, precision, sizes[0])
+        self.units = Units(module.output_convs, precision, sizes[0])
 
     def __call__(self, xs, arena, level):
         xs = [adapt(x, arena, level) for adapt, x in zip(self.adapts, xs, strict=True)]
@@ -162,28 +162,28 @@ class Network:
 
     Args:
         model: the module.
-        dtype: of the activations and the convolutions between the first and the last, which are float32.
+        precision: "fp32", "int16" or "bf16", between the first convolution and the last, which are float32.
         batch: about how many images come at a time.
     """
 
-    def __init__(self, model, dtype, batch):
+    def __init__(self, model, precision, batch):
         size = (batch, *model.shape[1:])
         low = (batch, *(-(-n // 2) for n in size[1:]))
         begin, end = model.begin_conv, model.end_conv
-        self.dtype = dtype
+        self.dtype = activations(precision)
         self.begin = Direct(begin.weight.float(), begin.bias.float(), 1, 1, 1, size)
         self.end = Direct(end.weight.float(), end.bias.float(), 1, 1, 1, size)
         self.normalizer = Norm(model.normalizer)
         stages = ((model.res1, size, size), (model.res2, size, low), (model.res3, low, low), (model.res4, low, low))
         self.stages = [
-            [Residual(block, dtype, before if i == 0 else after) for i, block in enumerate(blocks)]
+            [Residual(block, precision, before if i == 0 else after) for i, block in enumerate(blocks)]
             for blocks, before, after in stages
         ]
         self.cascades = [
-            Cascade(model.refine1, dtype, [low]),
-            Cascade(model.refine2, dtype, [low, low]),
-            Cascade(model.refine3, dtype, [low, low]),
-            Cascade(model.refine4, dtype, [size, low]),
+            Cascade(model.refine1, precision, [low]),
+            Cascade(model.refine2, precision, [low, low]),
+            Cascade(model.refine3, precision, [low, low]),
+            Cascade(model.refine4, precision, [size, low]),
         ]
 
     def __call__(self, x, arena, level):

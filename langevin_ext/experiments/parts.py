@@ -108,20 +108,14 @@ def run_part(job, *, path=None, bar=None) -> PartRecord:
     file = Checkpoint(path, settings_of(job, None) | known if path else None)
     file.load(record)
     if bar is not None:
-        skip(bar, sampling.done(job, record))
-        bar.set_description_str(job.plan.scheme)
+        bar.skip(sampling.done(job, record))
+        bar.rename(job.plan.scheme)
     watch = Watch(job, record, file, bar=bar)
     with torch.inference_mode(), inputs.evaluation_mode([*job.models, job.upsample]):
         while record.batch < job.plan.batches:
             watch.begin()
             sampling.run_batch(job, record, watch, file)
     return record
-
-
-def skip(bar, steps) -> None:
-    """Counts steps of an earlier session, which say nothing about the rate; a disabled bar has no such count."""
-    bar.initial = getattr(bar, "initial", 0) + steps
-    bar.n += steps
 
 
 def unit_times(job, record) -> dict[str, list[float]]:

@@ -6,9 +6,8 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
-from .. import __version__, _native, sampling
+from .. import __version__, _native, _progress, sampling
 from .._files import atomic_path, remove_temporaries
 from ..metrics import PixelFeatures
 from ..samplers import inputs
@@ -68,7 +67,7 @@ def table(
             times of its levels in the shared runs; None: whole runs where they add at most a tenth to the work.
         out: folder for the samples, tables and pictures, new or empty; or that of the same table when it was stopped,
             which is continued. None writes nothing.
-        progress: show a bar.
+        progress: show a bar, or a line a minute where stderr is not a terminal; `out` has a status.json in any case.
         provenance: dict for the record, what the models are for example.
 
     Returns:
@@ -87,11 +86,12 @@ def table(
     compared = references(reference, shared.jobs[0].models, features)
     with _folder(out) as folder:
         parts = folder / PARTS
-        with tqdm(total=shared.steps, disable=not progress, unit="step", dynamic_ncols=True) as bar:
+        status = None if out is None else folder / _progress.NAME
+        with _progress.Progress(shared.steps, f"table {number}", "step", shown=progress, status=status) as bar:
             records = shared.run(parts, bar)
             if time_rows or (time_rows is None and whole_is_cheap(shared, n, ROUNDS)):
                 whole = WholeRuns(shared.jobs[0].models, paper.schemes, n, ROUNDS, **settings)
-                bar.total += whole.steps
+                bar.extend(whole.steps)
                 measured, predicted, units = whole.run(parts / "times.safetensors", bar)
                 timing = {"how": "whole runs", "rounds": ROUNDS}
             else:
@@ -155,7 +155,7 @@ def _folder(out):
     folder = Path(out)
     if folder.is_dir():
         remove_temporaries(folder)  # of a process that was killed while it wrote
-    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    names = {path.name for path in folder.iterdir()} - {_progress.NAME} if folder.is_dir() else set()
     strange = {name for name in names if name not in (PARTS, SAMPLES, *FILES) and not name.endswith(".png")}
     if strange or (names and PARTS not in names):
         raise ValueError(

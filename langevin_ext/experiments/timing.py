@@ -21,7 +21,7 @@ from .. import sampling
 from ..samplers.job import prepare
 from ..samplers.record import Checkpoint, Record, fingerprint
 from ..samplers.report import settings_of
-from .parts import run_part, skip, unit_times
+from .parts import run_part, unit_times
 from .shared_runs import SharedRuns
 
 UNIT = "LRS-2-up-HRS-2"  # levels of each resolution and an upsampling; the first level also bears a beginning
@@ -110,12 +110,12 @@ class WholeRuns:
         settings = settings_of(self.unit_job, None) | {"schemes": self.schemes, "rounds": len(self.seconds)}
         file = Checkpoint(path, settings | {"model": "".join(map(fingerprint, self.unit_job.models))})
         file.load(record)
-        skip(bar, record.batch * self.steps // len(self.seconds))
+        bar.skip(record.batch * self.steps // len(self.seconds))
         if record.batch < len(self.seconds):
             run_part(self.unit_job)  # warms up
         while record.batch < len(self.seconds):
             for index, job in enumerate(self.jobs):
-                bar.set_description_str(f"timing {job.plan.scheme}")
+                bar.rename(f"timing {job.plan.scheme}")
                 times = medians(unit_times(self.unit_job, run_part(self.unit_job)))
                 self.unit_seconds[record.batch, index] = torch.tensor([times[name] for name in self.units])
                 self.seconds[record.batch, index] = self._whole(job.plan.scheme)

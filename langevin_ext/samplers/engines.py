@@ -17,23 +17,23 @@ def engines_of(models, precision, device, dtype, batch) -> tuple[list, str, list
 
     Args:
         models: as the user gave them.
-        precision: "auto", "fp32" or "bf16".
+        precision: "auto", "fp32", "int16" or "bf16".
         device, dtype: of the state.
         batch: samples at a time.
 
     Raises:
-        ValueError: a model has no engine, and "bf16" needs one.
+        ValueError: a model has no engine, and "int16" and "bf16" need one.
     """
     if dtype != torch.float32 or device.type != "cpu":
         reasons = [f"engines are for float32 states on the CPU, this one is {dtype} on {device}"] * len(models)
     else:
         reasons = [engine.why_not(model) for model in models]
-    if precision == "bf16" and any(reasons):
+    if precision in ("int16", "bf16") and any(reasons):
         raise ValueError(f"sample: argument precision must be 'auto' or 'fp32' here; {next(filter(None, reasons))}")
     runners = [model if why else _engine(model, precision, batch) for model, why in zip(models, reasons, strict=True)]
     notes = [f"the model itself: {why}" if why else str(one) for one, why in zip(runners, reasons, strict=True)]
     kinds = {one.precision for one in runners if isinstance(one, engine.Engine)}
-    return runners, "fp64" if dtype == torch.float64 else "bf16" if "bf16" in kinds else "fp32", notes
+    return runners, "fp64" if dtype == torch.float64 else next(iter(kinds), "fp32"), notes
 
 
 def _engine(model, precision, batch):
