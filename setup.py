@@ -205,7 +205,7 @@ class NinjaBuild(build_ext):
         cxx, flags = compiler(), CXX_FLAGS + (["-Werror"] if os.environ.get("LANGEVIN_WERROR") == "1" else [])
         includes = [f"-I{SOURCES}", f"-isystem {folder / 'pybind11'}", f"-isystem {sysconfig.get_path('include')}"]
         defines, libraries = [], ["-fopenmp"]
-        lines = [f"builddir = {escape(folder)}"]
+        lines = [f"builddir = {escape(folder)}", f"archs = {gencode(archs)}"]
         objects = [(path, "cxx") for path in [*by_size(SOURCES, "*.cpp"), *by_size(SOURCES / "cpu", "*.cpp")]]
         if cuda:
             defines = ["-DLV_WITH_CUDA", f"-isystem {cuda / 'include'}"]
@@ -215,7 +215,7 @@ class NinjaBuild(build_ext):
             lines += rule(
                 "nvcc",
                 f"{cuda / 'bin' / 'nvcc'} -ccbin {cxx.split()[0]} {' '.join(NVCC_FLAGS)} "
-                f"{gencode(archs)} -I{SOURCES} -MD -MF $out.d -c $in -o $out "
+                f"$archs -I{SOURCES} -MD -MF $out.d -c $in -o $out "
                 "> $out.log 2>&1 || (cat $out.log; exit 1)",
             )  # registers and spills, read by the tests
         lines += rule("cxx", f"{cxx} {' '.join(flags + defines + includes)} $more -MD -MF $out.d -c $in -o $out")
@@ -227,6 +227,8 @@ class NinjaBuild(build_ext):
             lines.append(f"build {escape(outputs[-1])}: {kind} {escape(path)}")
             if path.parent == SOURCES:  # long to compile, and without a loop in them
                 lines.append("  more = -Og")
+            if path.name.endswith("_cluster.cu"):
+                lines.append(f"  archs = {gencode(with_clusters(archs))}")
         lines += [f"build _C.so: link {' '.join(map(escape, outputs))}", "default _C.so"]
         self.write_if_changed(folder / "build.ninja", "\n".join(lines) + "\n")
 
@@ -255,6 +257,11 @@ def gencode(archs):
         codes = [f"sm_{arch}" for arch in plain] + [f"compute_{plain[0]}"]
         flags.append(f"-gencode arch=compute_{plain[0]},code=[{','.join(codes)}]")
     return " ".join(flags)
+
+
+def with_clusters(archs):
+    """The capabilities that know clusters of blocks, 9.0 and newer; where none does all of them, with empty kernels."""
+    return [arch for arch in archs if int(arch.rstrip("af")) >= 90] or archs
 
 
 def by_size(folder, pattern):

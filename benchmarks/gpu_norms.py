@@ -1,13 +1,16 @@
 """Sections of the GPU report: instance norm++ in the shapes of the network, and the network's convolutions."""
 
+import math
 from functools import partial
 
 import torch
 import torch.nn.functional as F
+from gpu_common import sentence
 from gpu_kernels import case_rows, release, timed
 
 from langevin_ext.benchmarking import kernels as cases
 from langevin_ext.benchmarking.timing import input_sets, rotated
+from langevin_ext.ops import norm_forms
 
 # (C, H, W) of the norms of NCSN, ngf 128, at 32 and at 64 pixels, and what a one-pass kernel should reach of the copy
 SHAPES = {
@@ -29,13 +32,14 @@ def norms(result, setting):
     with torch.no_grad():
         for shape, target in shapes.items():
             name = f"norm+ELU fp16 NHWC {'x'.join(map(str, (batch, *shape)))}"
+            forms(result, setting, name, (batch, *shape), half)  # first, so that the fused row runs the faster one
             case_rows(result, setting, name, partial(cases.norm, (batch, *shape), device, **options), target)
-            result.absent(what=name, variant="one-pass cluster")
             release(setting)
         whole = (batch, *wide)
         text, gradients = "x".join(map(str, whole)), partial(cases.norm_backward, whole, device, channels_last=True)
         plan = [
             ("sum+norm+ELU fp16 NHWC", partial(cases.norm, whole, device, residual=True, **options), 0.80),
+            ("norm+ELU float32 NHWC", partial(cases.norm, whole, device, channels_last=True), None),
             ("norm+ELU float32 NCHW", partial(cases.norm, whole, device), None),
             ("norm+ELU gradients fp16 NHWC", partial(gradients, dtype=half), 0.70),
             ("norm+ELU gradients bf16 NHWC", partial(gradients, dtype=torch.bfloat16), 0.70),
@@ -44,6 +48,34 @@ def norms(result, setting):
             case_rows(result, setting, f"{name} {text}", make, target)
             release(setting)
     result.say(bound="each input read once and each output written once at the copy's rate")
+
+
+def forms(result, setting, name, shape, dtype):
+    """The forms that the GPU has for this shape, and which of them `choose_norm` keeps: the fused rows ran that one.
+
+    Their times are of one input over and over, which may be in the cache, as what a convolution just wrote is.
+    """
+    try:
+        chosen, rate = (
+            norm_forms.choose_norm(shape, dtype, setting.device),
+            setting.of("ceilings").get("copy_bytes_per_s"),
+        )
+    except Exception as error:  # a kernel that does not run
+        result.add(what=name, variant="one-pass", wrong=sentence(error))
+        return
+    if not chosen:
+        result.absent(what=name, variant="one-pass")
+    for (form, with_sum), seconds in chosen.items():
+        moved = (4 if with_sum else 2) * math.prod(shape) * dtype.itemsize
+        result.add(
+            what=f"sum+{name}" if with_sum else name,
+            variant=form,
+            how="graph",
+            median_us=1e6 * seconds,
+            gb_per_s=moved / seconds / 1e9,
+            **({} if rate is None else {"bound_us": 1e6 * moved / rate, "share": moved / rate / seconds}),
+            faster=chosen["two-kernel", with_sum] / seconds,
+        )
 
 
 def convolutions(result, setting):

@@ -8,8 +8,9 @@ import sys
 
 import torch
 
-from langevin_ext import ops, sample
+from langevin_ext import _native, ops, sample
 from langevin_ext.models import NCSN
+from langevin_ext.ops import norm_forms
 
 PLACE = {"seed": 2**63 + 1, "step": 3, "first": 5}
 FORMATS = (torch.contiguous_format, torch.channels_last)
@@ -66,6 +67,16 @@ def norms(device):
             yield inputs[0].grad
 
 
+def one_pass_norms(device):
+    """Instance norm++ in its one-pass form, where the GPU has it: clusters of 1 to 8 blocks, ends of chunks."""
+    core = _native.core(torch.device(device))
+    for shape, dtype in itertools.product(((2, 8, 9, 7), (2, 48, 19, 20), (1, 512, 16, 16)), HALVES):
+        x, residual = (torch.randn(shape, device=device).to(dtype, memory_format=torch.channels_last) for _ in range(2))
+        weight = torch.randn(1, 3 * shape[1], device=device)
+        for blocks, other in itertools.product(norm_forms.possible(core, x), (None, residual)):
+            yield norm_forms.forward(core, x, other, weight, None, False, 1e-5, True, blocks)[0]
+
+
 def run(device):
     """A short run of a small network, inpainting included."""
     model = NCSN((3, 8, 8), 4, sigmas=[1.0, 0.3]).to(device).eval()
@@ -77,7 +88,7 @@ def run(device):
 def main(device="cuda"):
     """Makes all calls, one after another."""
     calls = 0
-    for tensor in itertools.chain(steps(device), noisy(device), norms(device), run(device)):
+    for tensor in itertools.chain(steps(device), noisy(device), norms(device), one_pass_norms(device), run(device)):
         if device == "cuda":
             torch.cuda.synchronize()
         calls += tensor is not None

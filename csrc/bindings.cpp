@@ -57,6 +57,13 @@ std::string why_no_cuda(int device) {
 #endif
 }
 
+// (blocks of a sample, chunks of a block, threads, bytes of the slab, bytes of shared memory, "" or why there is none)
+pybind11::tuple norm_cluster_plan(const TensorView& x, int64_t limit, int blocks) {
+  const NormCluster plan = instance_norm_plus_cluster_plan(x, limit, blocks);
+  return pybind11::make_tuple(plan.blocks, plan.chunks, plan.groups * kNormGroupThreads, plan.slab_bytes,
+                              plan.shared_bytes, plan.why_not);
+}
+
 }  // namespace
 }  // namespace lv
 
@@ -69,6 +76,10 @@ PYBIND11_MODULE(LV_MODULE_NAME, m) {
   m.def("dsm_loss", &lv::dsm_loss);
   m.def("instance_norm_plus", &lv::instance_norm_plus);
   m.def("instance_norm_plus_backward", &lv::instance_norm_plus_backward);
+  m.def("instance_norm_plus_cluster", &lv::instance_norm_plus_cluster);
+  m.def("instance_norm_plus_cluster_limit", &lv::instance_norm_plus_cluster_limit);
+  m.def("instance_norm_plus_cluster_plan", &lv::norm_cluster_plan);
+  m.def("instance_norm_plus_clusters_at_once", &lv::instance_norm_plus_clusters_at_once);
   m.def("instance_norm_plus_scratch", &lv::instance_norm_plus_scratch);
   m.def("langevin_step", &lv::langevin_step);
   m.def("perturb", &lv::perturb);

@@ -36,6 +36,16 @@ LV_HD float fma(float a, float b, float c) {
 }
 LV_HD double fma(double a, double b, double c) { return __builtin_fma(a, b, c); }
 
+// A product that is rounded before it is added to anything.
+LV_HD float product(float a, float b) {
+#if defined(__CUDA_ARCH__)
+  return __fmul_rn(a, b);
+#else
+  return a * b;
+#endif
+}
+LV_HD double product(double a, double b) { return a * b; }
+
 LV_HD float sqrt_rn(float a) {
 #if defined(__CUDA_ARCH__)
   return __fsqrt_rn(a);

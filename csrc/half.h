@@ -2,6 +2,8 @@
 // device these are the PTX instructions behind cuda_fp16.h, whose inclusion takes a second of each file's compilation.
 #pragma once
 
+#include <type_traits>
+
 #include "common.h"
 
 namespace lv {
@@ -91,5 +93,18 @@ LV_HD float16 store<float16>(float a) {
   return {static_cast<uint16_t>(sign | result)};
 #endif
 }
+
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+// Two neighbours at once, the first in the lower half.
+template <typename T>
+__device__ inline uint32_t store_pair(float first, float second) {
+  uint32_t bits;
+  if constexpr (std::is_same_v<T, bfloat16>)
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(second), "f"(first));
+  else
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(second), "f"(first));
+  return bits;
+}
+#endif
 
 }  // namespace lv

@@ -87,8 +87,8 @@ struct NormPlan {
   }
 
   LV_HD NormCoefficients<A> coefficients(const Affine& w, A mu, A r, A m, A q) const {
-    const A shift = w.alpha * ((mu - m) * q);
-    return {mu, w.gamma * r, (paper ? shift : w.gamma * shift) + w.beta};
+    const A shift = product(w.alpha, (mu - m) * q);
+    return {mu, w.gamma * r, (paper ? shift : product(w.gamma, shift)) + w.beta};
   }
   LV_HD NormCoefficients<A> saved_coefficients(int64_t sample, int64_t channel) const {
     const A *mu = sample_stats(sample), *r = mu + shape.channels, *m_and_q = r + shape.channels;

@@ -76,7 +76,7 @@ struct WinogradInt16 : Winograd {
 
 void winograd_cpu(const Winograd& p, int threads);
 void winograd_int16_cpu(const WinogradInt16& p, int threads);
-const char* why_no_winograd_int16();  // "" where this CPU runs it
+const char* why_no_winograd_int16_cpu();  // "" where this CPU runs it
 
 // For training: y is linear in w, so that with g = dL/dy
 //   dL/dx is the convolution of g with the transposed weight, w'_ck = w_kc turned by half a turn;

@@ -2,6 +2,7 @@
 // pybind11, which takes seconds to compile and is in bindings.cpp alone.
 #pragma once
 
+#include "../norm_cluster.h"
 #include "../tensor.h"
 
 namespace lv {
@@ -23,6 +24,13 @@ void instance_norm_plus_backward(const TensorView& x, const OptionalTensor& grad
                                  const TensorView& weight, const OptionalTensor& level, const TensorView& stats,
                                  const TensorView& scratch, bool paper, double eps, bool elu, int threads);
 int64_t instance_norm_plus_scratch(const TensorView& x, bool backward);
+// The one-pass form: on a GPU with clusters, for an x that has a plan; `blocks` of a sample, 0 for the usual number.
+void instance_norm_plus_cluster(const TensorView& x, const OptionalTensor& residual, const OptionalTensor& sum,
+                                const OptionalTensor& y, const TensorView& weight, const OptionalTensor& level,
+                                const TensorView& stats, bool paper, double eps, bool elu, int blocks);
+NormCluster instance_norm_plus_cluster_plan(const TensorView& x, int64_t limit, int blocks);
+int64_t instance_norm_plus_cluster_limit(const TensorView& x);  // 0 where it cannot run
+int instance_norm_plus_clusters_at_once(const TensorView& x, int blocks);
 
 void langevin_step(const TensorView& x, const TensorView& score, const OptionalTensor& mask, double score_coef,
                    double noise_coef, int64_t seed, uint32_t step, uint32_t first, uint32_t stream, int threads);

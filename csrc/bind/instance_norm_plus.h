@@ -1,6 +1,6 @@
 #pragma once
 
-#include "../instance_norm_plus.h"
+#include "../norm_cluster.h"
 #include "common.h"
 
 namespace lv {
@@ -11,7 +11,7 @@ struct NormArguments {
   const TensorView& weight;
   const OptionalTensor& level;
   const TensorView& stats;
-  const TensorView& scratch;
+  const TensorView* scratch;  // or null: the one-pass form needs none
   bool paper, elu;
   double eps;
 };
@@ -40,7 +40,8 @@ NormPlan<Compute<T>> norm_plan(const NormArguments& a, bool backward, const char
   const Dtype statistics = std::is_same_v<A, double> ? Dtype::kFloat64 : Dtype::kFloat32;
   const ImageShape shape = image_shape(a.x);
   const bool channels_last = is_channels_last(a.x, op);
-  for (const TensorView* tensor : {&a.weight, &a.stats, &a.scratch}) {
+  for (const TensorView* tensor : {&a.weight, &a.stats, a.scratch}) {
+    if (tensor == nullptr) continue;
     require(tensor->dtype() == statistics && tensor->same_device(a.x), op, "weight and statistics have a wrong dtype");
     require(tensor->layout() == Layout::kContiguous, op, "weight and statistics must be contiguous");
   }
@@ -48,7 +49,8 @@ NormPlan<Compute<T>> norm_plan(const NormArguments& a, bool backward, const char
   const int64_t columns = a.weight.size(1);
   require(columns == 3 * shape.channels || columns == 2 * shape.channels, op, "weight must have 2 C or 3 C columns");
   require(a.stats.numel() == shape.samples * (2 * shape.channels + 2), op, "stats has a wrong size");
-  require(a.scratch.numel() >= norm_scratch_size(shape, channels_last, backward), op, "scratch is too small");
+  require(a.scratch == nullptr || a.scratch->numel() >= norm_scratch_size(shape, channels_last, backward), op,
+          "scratch is too small");
   check_norm_levels(a, op);
   require(a.level || a.weight.size(0) > 0 || shape.samples == 0, op, "weight must have a row");
   return {shape,
@@ -62,7 +64,7 @@ NormPlan<Compute<T>> norm_plan(const NormArguments& a, bool backward, const char
           a.weight.data<const A>(),
           a.level ? a.level->data<const int64_t>() : nullptr,
           a.stats.data<A>(),
-          a.scratch.data<A>()};
+          a.scratch != nullptr ? a.scratch->data<A>() : nullptr};
 }
 
 // The data of an image that lies as x does; null for none.
@@ -79,7 +81,7 @@ void instance_norm_plus(const TensorView& x, const OptionalTensor& residual, con
                         const TensorView& stats, const TensorView& scratch, bool paper, double eps, bool elu,
                         int threads) {
   const char* op = "instance_norm_plus";
-  const NormArguments arguments{x, weight, level, stats, scratch, paper, elu, eps};
+  const NormArguments arguments{x, weight, level, stats, &scratch, paper, elu, eps};
   require(y && residual.has_value() == sum.has_value(), op, "y is missing, or sum and residual do not go together");
   if (x.numel() == 0) return;
   on_float_type(x.dtype(), op, [&](auto tag) {
@@ -98,12 +100,78 @@ void instance_norm_plus(const TensorView& x, const OptionalTensor& residual, con
   });
 }
 
+inline int element_bytes(const TensorView& x) { return x.raw.dtype.bits / 8; }
+
+NormCluster instance_norm_plus_cluster_plan(const TensorView& x, int64_t limit, int blocks) {
+  const bool channels_last = x.layout() == Layout::kChannelsLast;
+  if (blocks == 0) return norm_cluster(image_shape(x), channels_last, element_bytes(x), limit);
+  return norm_cluster_of(image_shape(x), channels_last, element_bytes(x), limit, blocks);
+}
+
+#if defined(LV_WITH_CUDA) || defined(LV_EMULATE)
+
+int64_t instance_norm_plus_cluster_limit(const TensorView& x) {
+  int64_t limit = 0;
+  on_device_of(x, "instance_norm_plus", [] {}, [&](void*) { limit = norm_cluster_limit(x.raw.device.id); });
+  return limit;
+}
+
+int instance_norm_plus_clusters_at_once(const TensorView& x, int blocks) {
+  const NormCluster plan = instance_norm_plus_cluster_plan(x, instance_norm_plus_cluster_limit(x), blocks);
+  int clusters = 0;
+  if (plan.blocks == 0) return clusters;
+  on_device_of(
+      x, "instance_norm_plus", [] {}, [&](void*) { clusters = norm_clusters_at_once(plan, element_bytes(x)); });
+  return clusters;
+}
+
+template <typename T>
+void run_norm_cluster(const InstanceNormPlus<T>& p, const NormCluster& plan, void* stream) {
+  instance_norm_plus_cluster_cuda(p, plan, stream);
+}
+
+#else
+
+int64_t instance_norm_plus_cluster_limit(const TensorView&) { return 0; }
+int instance_norm_plus_clusters_at_once(const TensorView&, int) { return 0; }
+
+template <typename T>
+void run_norm_cluster(const InstanceNormPlus<T>&, const NormCluster&, void*) {}
+
+#endif
+
+void instance_norm_plus_cluster(const TensorView& x, const OptionalTensor& residual, const OptionalTensor& sum,
+                                const OptionalTensor& y, const TensorView& weight, const OptionalTensor& level,
+                                const TensorView& stats, bool paper, double eps, bool elu, int blocks) {
+  const char* op = "instance_norm_plus";
+  const NormArguments arguments{x, weight, level, stats, nullptr, paper, elu, eps};
+  require(y && residual.has_value() == sum.has_value(), op, "y is missing, or sum and residual do not go together");
+  if (x.numel() == 0) return;
+  const NormCluster plan = instance_norm_plus_cluster_plan(x, instance_norm_plus_cluster_limit(x), blocks);
+  require(plan.blocks != 0, op, plan.why_not);
+  on_float_type(x.dtype(), op, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    const InstanceNormPlus<T> p{norm_plan<T>(arguments, false, op), x.data<const T>(),
+                                image_like<const T>(x, residual, op), image_like<T>(x, sum, op),
+                                image_like<T>(x, y, op)};
+    for (const void* image : {static_cast<const void*>(p.x), static_cast<const void*>(p.residual),
+                              static_cast<const void*>(p.sum), static_cast<const void*>(p.y)})
+      require(reinterpret_cast<uintptr_t>(image) % kNormVectorBytes == 0, op,
+              "images must begin at a multiple of 16 bytes");
+    on_device_of(
+        x, op, [] {},
+        [&](void* stream) {
+          if constexpr (!std::is_same_v<T, double>) run_norm_cluster(p, plan, stream);
+        });
+  });
+}
+
 void instance_norm_plus_backward(const TensorView& x, const OptionalTensor& grad_y, const OptionalTensor& grad_sum,
                                  const OptionalTensor& grad_x, const OptionalTensor& grad_weight,
                                  const TensorView& weight, const OptionalTensor& level, const TensorView& stats,
                                  const TensorView& scratch, bool paper, double eps, bool elu, int threads) {
   const char* op = "instance_norm_plus_backward";
-  const NormArguments arguments{x, weight, level, stats, scratch, paper, elu, eps};
+  const NormArguments arguments{x, weight, level, stats, &scratch, paper, elu, eps};
   require(grad_y.has_value(), op, "grad_y is missing");
   if (grad_weight) {
     require_like(weight, *grad_weight, op);

@@ -66,6 +66,14 @@ void winograd(const TensorView& x, const TensorView& weight, const OptionalTenso
   });
 }
 
+const char* why_no_winograd_int16() {
+#if defined(LV_EMULATE)
+  return "the emulation has the CUDA kernels alone";
+#else
+  return why_no_winograd_int16_cpu();
+#endif
+}
+
 void winograd_int16(const TensorView& x, const TensorView& weight, const TensorView& point_scale,
                     const TensorView& scale, const OptionalTensor& bias, const OptionalTensor& add, const TensorView& y,
                     const TensorView& scratch, int64_t dilation, bool pool, int threads) {

@@ -131,7 +131,7 @@ void winograd(const WinogradInt16& p, int threads) {
 }  // namespace
 }  // namespace vnni
 
-const char* why_no_winograd_int16() {
+const char* why_no_winograd_int16_cpu() {
   return __builtin_cpu_supports("x86-64-v4") && __builtin_cpu_supports("avx512vnni") ? ""
                                                                                      : "this CPU has no AVX512-VNNI";
 }
@@ -141,7 +141,7 @@ void winograd_int16_cpu(const WinogradInt16& p, int threads) { vnni::winograd(p,
 #else
 namespace lv {
 
-const char* why_no_winograd_int16() { return "the native core was not compiled for x86-64 by GCC 12 or newer"; }
+const char* why_no_winograd_int16_cpu() { return "the native core was not compiled for x86-64 by GCC 12 or newer"; }
 void winograd_int16_cpu(const WinogradInt16&, int) {}
 
 }  // namespace lv

@@ -1,16 +1,11 @@
-#include "norm_tiles.h"
+#include "norm_moments.h"
 
 namespace lv {
 namespace {
 
-struct Images {
-  const void *x, *residual;
-  void *sum, *y;
-};
-
 // The thread's sums of what is normalised; with a residual the sum is written on the way, and added as rounded there.
 template <typename Access>
-__device__ void sum_inputs(const Images& images, const Access& access, const NormTile<Access::kLanes>& tile,
+__device__ void sum_inputs(const NormImages& images, const Access& access, const NormTile<Access::kLanes>& tile,
                            int64_t from, float (&sum)[1][Access::kLanes]) {
   constexpr int kLanes = Access::kLanes;
   if (images.residual == nullptr) {
@@ -27,27 +22,22 @@ __device__ void sum_inputs(const Images& images, const Access& access, const Nor
   });
 }
 
-// Mean and squared deviations of a chunk from the sums of d and d^2, d = x - centre. The first is what rounding left in
-// the centre; rounding may also push the squares below 0. NaN stays.
 template <int kLanes>
 __device__ void write_partials(const NormPlan<float>& p, const NormGrid& g, const NormTile<kLanes>& tile,
                                int64_t sample, const float* centres, const float* sums) {
   const float pixels = static_cast<float>(tile.pixels);
   float* partial = p.partial(sample, tile.chunk) + tile.channel;
 #pragma unroll 1
-  for (int slot = static_cast<int>(threadIdx.x); slot < tile.channels; slot += kThreads) {
-    const float first = sums[slot], off = __fdividef(first, pixels);
-    const float squares = sums[g.rows * g.slots + slot] - first * off;
-    partial[slot] = centres[slot] + off;
-    partial[p.shape.channels + slot] = squares < 0.0f ? 0.0f : squares;
-  }
+  for (int slot = static_cast<int>(threadIdx.x); slot < tile.channels; slot += kThreads)
+    chunk_moments(pixels, centres[slot], sums[slot], sums[g.rows * g.slots + slot], partial[slot],
+                  partial[p.shape.channels + slot]);
 }
 
 // The partial statistics of a chunk in two passes: its mean, then the deviations from it and their squares. The second
 // pass reads back what the same thread wrote.
 template <typename Access>
 __global__ void __launch_bounds__(kThreads, 4)
-    moments_kernel(NormPlan<float> p, Images images, Access access, NormGrid g) {
+    moments_kernel(NormPlan<float> p, NormImages images, Access access, NormGrid g) {
   constexpr int kLanes = Access::kLanes;
   LV_SHARED(float, shared);
   float *centres = shared, *sums = shared + g.slots;  // [slots], [2][rows * slots]
@@ -77,41 +67,6 @@ __global__ void __launch_bounds__(kThreads, 4)
   }
 }
 
-// Mean and sum of squared deviations of a channel, merged over its chunks (Chan, Golub and LeVeque 1979).
-__device__ void merged_moments(const NormPlan<float>& p, int64_t sample, int64_t channel, float& mean, float& squares) {
-  const float* part = p.partial(sample, 0) + channel;
-  mean = part[0], squares = part[p.shape.channels];
-#pragma unroll 2
-  for (int64_t chunk = 1; chunk < p.chunks.count; ++chunk) {
-    part += 2 * p.shape.channels;
-    const float before = static_cast<float>(chunk * p.chunks.pixels), count = static_cast<float>(p.chunk_size(chunk));
-    const float move = __fdividef(count, before + count), delta = part[0] - mean;
-    mean += delta * move;
-    squares += part[p.shape.channels] + delta * delta * (before * move);
-  }
-}
-
-// m and q of the channel means, in two passes like the means themselves: the deviations from 0, then from their mean.
-__device__ void spread_of_means(const NormPlan<float>& p, int64_t sample, float* sums, float& m, float& q) {
-  const float channels = static_cast<float>(p.shape.channels);
-  m = 0.0f;
-#pragma unroll 1
-  for (int pass = 0; pass < 2; ++pass) {
-    float moments[2][1] = {};
-#pragma unroll 1
-    for (int64_t c = threadIdx.x; c < p.shape.channels; c += kThreads) {
-      float mean, squares;
-      merged_moments(p, sample, c, mean, squares);
-      moments[0][0] += mean - m;
-      moments[1][0] = fma(mean - m, mean - m, moments[1][0]);
-    }
-    block_sum(sums, moments);
-    const float off = moments[0][0] / channels, total = moments[1][0] - moments[0][0] * off;
-    m += off;
-    q = inverse_root((total < 0.0f ? 0.0f : total) / (channels > 1.0f ? channels - 1.0f : 1.0f) + p.eps);
-  }
-}
-
 // The coefficients of the block's slots; the statistics are saved by the blocks of the first chunk.
 template <int kLanes>
 __device__ void make_coefficients(const NormPlan<float>& p, const NormTile<kLanes>& tile, int64_t sample, float m,
@@ -122,8 +77,8 @@ __device__ void make_coefficients(const NormPlan<float>& p, const NormTile<kLane
   for (int slot = static_cast<int>(threadIdx.x); slot < tile.channels; slot += kThreads) {
     const int64_t c = tile.channel + slot;
     float mean, squares;
-    merged_moments(p, sample, c, mean, squares);
-    const float r = inverse_root(__fdividef(squares, static_cast<float>(p.shape.pixels)) + p.eps);
+    merged_moments(p, c, [&](int chunk) { return p.partial(sample, chunk); }, mean, squares);
+    const float r = root_of_variance(p, squares);
     slots.set(slot, p.coefficients(p.affine(sample, c), mean, r, m, q));
     if (tile.chunk == 0) stats[c] = mean, stats[channels + c] = r;
   }
@@ -133,7 +88,7 @@ __device__ void make_coefficients(const NormPlan<float>& p, const NormTile<kLane
 // The last samples that the first kernel read are the first here: they may still be in the cache.
 template <typename Access>
 __global__ void __launch_bounds__(kThreads, 4)
-    normalise_kernel(NormPlan<float> p, Images images, Access access, NormGrid g) {
+    normalise_kernel(NormPlan<float> p, NormImages images, Access access, NormGrid g) {
   constexpr int kLanes = Access::kLanes;
   LV_SHARED(float, shared);
   const SlotCoefficients slots(shared, g);
@@ -142,7 +97,13 @@ __global__ void __launch_bounds__(kThreads, 4)
   for (int64_t back = blockIdx.y; back < p.shape.samples; back += gridDim.y) {
     const int64_t sample = p.shape.samples - 1 - back;
     float m, q;
-    spread_of_means(p, sample, sums, m, q);  // and its barriers keep the slots until all threads have read them
+    const auto mean_of = [&](int64_t channel) {
+      float mean, squares;
+      merged_moments(p, channel, [&](int chunk) { return p.partial(sample, chunk); }, mean, squares);
+      return mean;
+    };
+    spread_of_means(p, static_cast<int>(threadIdx.x), sums, mean_of, m,
+                    q);  // and its barriers keep the slots until all threads have read them
     make_coefficients(p, tile, sample, m, q, slots);
     __syncthreads();
     NormCoefficients<float> k[kLanes];
@@ -160,7 +121,7 @@ __global__ void __launch_bounds__(kThreads, 4)
 }
 
 template <typename Access>
-void launch(const NormPlan<float>& p, const Images& images, Access access, void* stream) {
+void launch(const NormPlan<float>& p, const NormImages& images, Access access, void* stream) {
   const NormGrid g = norm_grid(p, Access::kLanes);
   const dim3 blocks = norm_blocks(p, g);
   LV_LAUNCH(moments_kernel<Access>, blocks, kThreads, norm_shared_bytes(g, 1), stream, p, images, access, g);
@@ -171,7 +132,7 @@ void launch(const NormPlan<float>& p, const Images& images, Access access, void*
 
 template <typename T>
 void instance_norm_plus_cuda(const InstanceNormPlus<T>& p, void* stream) {
-  const Images images{p.x, p.residual, p.sum, p.y};
+  const NormImages images{p.x, p.residual, p.sum, p.y};
   if (VectorAccess<T>::fits(p.plan, {p.x, p.residual, p.sum, p.y}))
     launch(p.plan, images, VectorAccess<T>(), stream);
   else

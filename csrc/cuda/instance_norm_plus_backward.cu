@@ -79,7 +79,7 @@ __device__ Spread channel_spread(const NormPlan<float>& p, int64_t sample, float
     sum[0][0] += t;
     sum[1][0] = fma(t, spread.muhat(stats[c]), sum[1][0]);
   }
-  block_sum(sums, sum);
+  block_sum(sums, static_cast<int>(threadIdx.x), sum);
   spread.sum_t = sum[0][0], spread.sum_t_muhat = sum[1][0];
   return spread;
 }

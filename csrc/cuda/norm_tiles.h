@@ -53,11 +53,25 @@ struct VectorAccess {
     return Stored::read(static_cast<const T*>(image) + at);
   }
   __device__ float value(const Stored& stored, int lane) const { return load(stored.lane[lane]); }
-  __device__ void write(void* image, int64_t at, const float (&values)[kLanes]) const {
-    Stored stored;
+  __device__ Stored stored(const float (&values)[kLanes]) const {
+    Stored result;
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    if constexpr (sizeof(T) == 2) {
 #pragma unroll
-    for (int lane = 0; lane < kLanes; ++lane) stored.lane[lane] = store<T>(values[lane]);
-    stored.write(static_cast<T*>(image) + at);
+      for (int lane = 0; lane < kLanes; lane += 2) {
+        const uint32_t pair = store_pair<T>(values[lane], values[lane + 1]);
+        memcpy(&result.lane[lane], &pair, sizeof(pair));
+      }
+    } else
+#endif
+    {
+#pragma unroll
+      for (int lane = 0; lane < kLanes; ++lane) result.lane[lane] = store<T>(values[lane]);
+    }
+    return result;
+  }
+  __device__ void write(void* image, int64_t at, const float (&values)[kLanes]) const {
+    stored(values).write(static_cast<T*>(image) + at);
   }
   __device__ float rounded(float a) const { return load(store<T>(a)); }
 
@@ -162,9 +176,10 @@ __device__ void for_vectors(const Access& access, const void* const (&images)[kI
 }
 
 // sums[a][s] <- value a summed over `rows` threads and, where they share the slot, over their lanes; a < kCount,
-// s < slots, [kCount][rows * slots] in memory. In a fixed order. All threads must have left `sums` before.
+// s < slots, [kCount][rows * slots] in memory. In a fixed order, by kThreads threads, of which the caller is number
+// `thread`; the whole block must call. All threads must have left `sums` before.
 template <int kCount, int kLanes>
-__device__ void sum_down_rows(float* sums, int rows, int slots, int row, int slot, int lane_slots,
+__device__ void sum_down_rows(float* sums, int thread, int rows, int slots, int row, int slot, int lane_slots,
                               const float (&value)[kCount][kLanes]) {
   const int size = rows * slots;
   if (row < rows) {
@@ -186,7 +201,7 @@ __device__ void sum_down_rows(float* sums, int rows, int slots, int row, int slo
   for (int live = rows; live > 1; live = (live + 1) / 2) {  // the upper half of the rows is added to the lower
     const int half = (live + 1) / 2 * slots;
 #pragma unroll 1
-    for (int i = static_cast<int>(threadIdx.x); i + half < live * slots; i += kThreads) {
+    for (int i = thread; i + half < live * slots; i += kThreads) {
 #pragma unroll
       for (int a = 0; a < kCount; ++a) sums[a * size + i] += sums[a * size + i + half];
     }
@@ -197,13 +212,13 @@ __device__ void sum_down_rows(float* sums, int rows, int slots, int row, int slo
 template <int kCount, int kLanes>
 __device__ void sum_tile(float* sums, const NormGrid& g, const NormTile<kLanes>& tile,
                          const float (&value)[kCount][kLanes]) {
-  sum_down_rows(sums, g.rows, g.slots, tile.row, tile.slot, tile.lane_slots, value);
+  sum_down_rows(sums, static_cast<int>(threadIdx.x), g.rows, g.slots, tile.row, tile.slot, tile.lane_slots, value);
 }
 
-// value[a] <- its sum over all threads of the block, the same in each.
+// value[a] <- its sum over kThreads threads, the same in each; `thread` is the caller's number among them.
 template <int kCount>
-__device__ void block_sum(float* sums, float (&value)[kCount][1]) {
-  sum_down_rows(sums, kThreads, 1, static_cast<int>(threadIdx.x), 0, 1, value);
+__device__ void block_sum(float* sums, int thread, float (&value)[kCount][1]) {
+  sum_down_rows(sums, thread, kThreads, 1, thread, 0, 1, value);
 #pragma unroll
   for (int a = 0; a < kCount; ++a) value[a][0] = sums[a * kThreads];
   __syncthreads();

@@ -20,8 +20,25 @@ struct alignas(sizeof(T) * kLanes) Vector {
     LV_CHECK_ALIGNED(from, sizeof(Vector));
     return *reinterpret_cast<const Vector*>(from);
   }
+  // To global memory.
   LV_HD void write(T* to) const {
     LV_CHECK_ALIGNED(to, sizeof(Vector));
+#if defined(__CUDA_ARCH__)  // in so many words: else the compiler may write lane by lane
+    if constexpr (sizeof(Vector) == 4 * sizeof(uint32_t)) {
+      uint32_t word[4];
+      memcpy(word, this, sizeof(Vector));
+      asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(to), "r"(word[0]), "r"(word[1]), "r"(word[2]),
+                   "r"(word[3])
+                   : "memory");
+      return;
+    }
+    if constexpr (sizeof(Vector) == 2 * sizeof(uint32_t)) {
+      uint32_t word[2];
+      memcpy(word, this, sizeof(Vector));
+      asm volatile("st.global.v2.b32 [%0], {%1, %2};" ::"l"(to), "r"(word[0]), "r"(word[1]) : "memory");
+      return;
+    }
+#endif
     *reinterpret_cast<Vector*>(to) = *this;
   }
 };

@@ -6,22 +6,9 @@ from itertools import compress
 import torch
 
 from .. import _native, reference
+from . import norm_forms
 from .common import ACTIVATION, check_like, check_tensor, define, dense
-
-NAME = "instance_norm_plus"
-
-
-def _like(tensor, x):
-    """`tensor` in the memory format of a dense x."""
-    if tensor is None:
-        return None
-    return tensor.contiguous(memory_format=torch.contiguous_format if x.is_contiguous() else torch.channels_last)
-
-
-def _stats(x):
-    """Room for mu, r, m and q of each sample; see csrc/instance_norm_plus.h."""
-    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-    return x.new_empty((x.shape[0], 2 * x.shape[1] + 2), dtype=dtype)
+from .norm_forms import KERNELS, NAME, like, room_for_stats
 
 
 def _check_level(level, weight):
@@ -32,34 +19,21 @@ def _check_level(level, weight):
                 raise ValueError(f"{NAME}: level must be in [0, {len(weight)}), got {value}")
 
 
-def _forward(x, residual, weight, level, paper, eps, elu):
+def _forward(x, residual, weight, level, paper, eps, elu, kernel="auto"):
     core = _native.core_for(x)
     x = dense(x)
-    stats = _stats(x)
     if core is None or x.numel() == 0:
+        if kernel == "one-pass" and x.numel():
+            raise ValueError(f"{NAME}: kernel must be 'auto' here, got 'one-pass': the native core does not run")
         _check_level(level, weight)
         out = reference.instance_norm_plus(
             x, weight, level, form="paper" if paper else "official", eps=eps, elu=elu, residual=residual
         )
         y, total = (out, None) if residual is None else out
-        return _like(y, x), x.new_empty(0) if total is None else _like(total, x), stats.zero_()
-    y = torch.empty_like(x)
-    total = None if residual is None else torch.empty_like(x)
-    scratch = stats.new_empty(core.instance_norm_plus_scratch(x, False))
-    core.instance_norm_plus(
-        x,
-        _like(residual, x),
-        total,
-        y,
-        weight.contiguous(),
-        _contiguous(level),
-        stats,
-        scratch,
-        paper,
-        eps,
-        elu,
-        torch.get_num_threads(),
-    )
+        return like(y, x), x.new_empty(0) if total is None else like(total, x), room_for_stats(x).zero_()
+    residual = like(residual, x)
+    blocks = norm_forms.blocks_for(core, x, residual, kernel)
+    y, total, stats = norm_forms.forward(core, x, residual, weight, level, paper, eps, elu, blocks)
     return y, x.new_empty(0) if total is None else total, stats
 
 
@@ -67,9 +41,9 @@ def _contiguous(level):
     return None if level is None else level.contiguous()
 
 
-def _forward_fake(x, residual, weight, level, paper, eps, elu):
+def _forward_fake(x, residual, weight, level, paper, eps, elu, kernel="auto"):
     x = dense(x)
-    return torch.empty_like(x), x.new_empty(0) if residual is None else torch.empty_like(x), _stats(x)
+    return torch.empty_like(x), x.new_empty(0) if residual is None else torch.empty_like(x), room_for_stats(x)
 
 
 def _backward(grad_y, grad_sum, x, weight, level, stats, paper, eps, elu, need_x, need_weight):
@@ -78,7 +52,7 @@ def _backward(grad_y, grad_sum, x, weight, level, stats, paper, eps, elu, need_x
     if core is None or x.numel() == 0:
         grads = _plain_backward(grad_y, grad_sum, x, weight, level, paper, eps, elu)
         return (
-            _like(grads[0], x) if need_x else x.new_empty(0),
+            like(grads[0], x) if need_x else x.new_empty(0),
             grads[1].contiguous() if need_weight else weight.new_empty(0),
         )
     weight = weight.contiguous()
@@ -87,8 +61,8 @@ def _backward(grad_y, grad_sum, x, weight, level, stats, paper, eps, elu, need_x
     scratch = stats.new_empty(core.instance_norm_plus_scratch(x, True))
     core.instance_norm_plus_backward(
         x,
-        _like(grad_y, x),
-        _like(grad_sum, x),
+        like(grad_y, x),
+        like(grad_sum, x),
         grad_x,
         grad_weight,
         weight,
@@ -139,7 +113,7 @@ def _backward_fake(grad_y, grad_sum, x, weight, level, stats, paper, eps, elu, n
 
 
 def _setup_context(ctx, inputs, output):
-    x, residual, weight, level, *ctx.options = inputs
+    x, residual, weight, level, *ctx.options, _ = inputs
     _, total, stats = output
     ctx.set_materialize_grads(False)
     ctx.with_residual = residual is not None
@@ -158,10 +132,7 @@ def _autograd(ctx, grad_y, grad_sum, _):
         grad_x if ctx.needs_input_grad[0] else None,
         grad_x if ctx.needs_input_grad[1] else None,
         grad_weight if need_weight else None,
-        None,
-        None,
-        None,
-        None,
+        *[None] * 5,
     )
 
 
@@ -198,8 +169,8 @@ def _second_autograd(ctx, *pulls):
 
 
 _forward_op = define(
-    "instance_norm_plus(Tensor x, Tensor? residual, Tensor weight, Tensor? level, bool paper, float eps, bool elu) "
-    "-> (Tensor, Tensor, Tensor)",
+    "instance_norm_plus(Tensor x, Tensor? residual, Tensor weight, Tensor? level, bool paper, float eps, bool elu, "
+    'str kernel="auto") -> (Tensor, Tensor, Tensor)',
     _forward,
     _forward_fake,
 )
@@ -214,7 +185,7 @@ _backward_op = define(
 torch.library.register_autograd("langevin_ext::instance_norm_plus", _autograd, setup_context=_setup_context)
 
 
-def instance_norm_plus(x, weight, level=None, *, form="official", eps=1e-5, elu=False, residual=None):
+def instance_norm_plus(x, weight, level=None, *, form="official", eps=1e-5, elu=False, residual=None, kernel="auto"):
     """Conditional instance normalisation++ of x, or of x + residual, then optionally an ELU, in one pass over memory.
 
     Song and Ermon 2019 (arXiv:1907.05600), appendix A.1. With the mean mu_c and the biased variance of each channel of
@@ -243,6 +214,8 @@ def instance_norm_plus(x, weight, level=None, *, form="official", eps=1e-5, elu=
         eps: finite number > 0.
         elu: whether an ELU follows.
         residual: x's shape and dtype, added to x first; or None.
+        kernel: on a GPU "two-kernel"; "one-pass", for channels-last x on compute capability 9.0 and newer; or "auto",
+            the faster where `norm_forms.choose_norm` has measured, else two kernels. The same bits.
 
     Returns:
         y like x; with a residual (y, x + residual).
@@ -250,13 +223,13 @@ def instance_norm_plus(x, weight, level=None, *, form="official", eps=1e-5, elu=
     Raises:
         TypeError, ValueError: a dtype, shape, device or value does not fit.
     """
-    _check(x, weight, level, form, eps, residual)
+    _check(x, weight, level, form, eps, residual, kernel)
     weight = weight.to(torch.float64 if x.dtype == torch.float64 else torch.float32)
-    y, total, _ = _forward_op(x, residual, weight, level, form == "paper", float(eps), bool(elu))
+    y, total, _ = _forward_op(x, residual, weight, level, form == "paper", float(eps), bool(elu), kernel)
     return y if residual is None else (y, total)
 
 
-def _check(x, weight, level, form, eps, residual):
+def _check(x, weight, level, form, eps, residual, kernel):
     check_tensor(NAME, "x", x, ACTIVATION)
     if x.dim() != 4 or x.shape[1] == 0:
         raise ValueError(f"{NAME}: x must have shape (samples, C, H, W) with C >= 1, got {tuple(x.shape)}")
@@ -273,6 +246,8 @@ def _check(x, weight, level, form, eps, residual):
         check_like(NAME, "level", level, "x", x, x.shape[:1])
     if form not in ("official", "paper"):
         raise ValueError(f"{NAME}: form must be 'official' or 'paper', got {form!r}")
+    if kernel not in KERNELS:
+        raise ValueError(f"{NAME}: kernel must be 'auto', 'two-kernel' or 'one-pass', got {kernel!r}")
     if not (math.isfinite(eps) and eps > 0):
         raise ValueError(f"{NAME}: eps must be finite and > 0, got {eps}")
     if residual is not None:

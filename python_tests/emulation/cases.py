@@ -68,6 +68,31 @@ ALL = {
         # Several chunks of pixels to a channel.
         *product(shape=[(2, 3, 45, 45), (1, 33, 30, 30)], dtype=[F32, BF16], layout=LAYOUTS[:2]),
     ],
+    # The norms of the network at 32 and 64 pixels; then ends of chunks, blocks without work, threads without columns.
+    "instance_norm_plus_cluster": [
+        *product(
+            shape=[(1, 128, 32, 32), (1, 256, 16, 16), (1, 128, 16, 16), (1, 128, 64, 64), (1, 256, 32, 32)],
+            layout=["channels_last"],
+            dtype=[F16],
+            elu=[True],
+            residual=[None, "channels_last"],
+        ),
+        *product(shape=[(1, 128, 32, 32), (2, 256, 16, 16)], layout=["channels_last"], dtype=[F32], elu=[True]),
+        *product(
+            shape=[(3, 256, 16, 16)],
+            layout=["channels_last"],
+            dtype=[BF16],
+            elu=[False, True],
+            form=["official", "paper"],
+            residual=[None, "contiguous"],
+            blocks=[1, 2, 4],
+        ),
+        *product(shape=[(1, 128, 32, 32)], layout=["channels_last"], dtype=[F16], blocks=[2, 4, 8]),
+        *product(shape=[(3, 8, 10, 10), (2, 4, 1, 7), (1, 4, 65, 64)], layout=["channels_last"]),
+        *product(shape=[(1, 512, 12, 12)], layout=["channels_last"], dtype=[BF16], blocks=[1, 2], elu=[True]),
+        *product(shape=[(2, 48, 19, 20), (1, 96, 21, 17)], layout=["channels_last"], dtype=[F16, F32], blocks=[1, 2]),
+        *product(shape=[(2, 48, 20, 20)], layout=["channels_last"], beta=[False], levels=[None, 2], scale=[1.0, 30.0]),
+    ],
     "upsample_bicubic2x": [
         *product(shape=[*SHAPES, (3, 1, 16, 16), (3, 2, 7, 1), (3, 1, 17, 16)], layout=LAYOUTS, sigma=[0.0, 0.3]),
         *product(shape=[(3, 1, 5, 7), (3, 3, 6, 9)], layout=LAYOUTS, sigma=[0.3], input_dtype=[F32, BF16, F16]),
@@ -117,6 +142,12 @@ FEW = {
         {"shape": (1, 3, 45, 45)},
         {"shape": (1, 33, 30, 30), "layout": "channels_last"},
         {"shape": (3, 8, 8, 8), "layout": "unaligned"},
+    ],
+    "instance_norm_plus_cluster": [
+        {"shape": (3, 8, 10, 10), "layout": "channels_last", "elu": True},
+        {"shape": (1, 512, 12, 12), "layout": "channels_last", "dtype": BF16, "blocks": 1},
+        {"shape": (2, 512, 12, 12), "layout": "channels_last", "dtype": F16, "blocks": 2, "residual": "contiguous"},
+        {"shape": (2, 48, 19, 20), "layout": "channels_last", "blocks": 2, "form": "paper", "residual": "contiguous"},
     ],
     "upsample_bicubic2x": [
         {"shape": (3, 2, 5, 7), "sigma": 0.3},

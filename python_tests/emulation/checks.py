@@ -1,8 +1,11 @@
 """What each op must do on the emulated kernels: raises where it does not. A case of `cases` holds the arguments."""
 
+from unittest import mock
+
 import torch
 
 from langevin_ext import ops, reference
+from langevin_ext.ops import norm_forms
 
 from .harness import same_bits
 
@@ -81,14 +84,49 @@ def check_instance_norm_plus(emulation, gradients=False, **case):
     """Values, or gradients, against the reference in float64."""
     results = emulation.run(lambda: norm(ops.instance_norm_plus, gradients, **case))
     exact = norm(reference.instance_norm_plus, gradients, as_dtype=torch.float64, **case)
-    bound = {F32: 1e-5, BF16: 2.0**-7, F16: 2.0**-10}[case.get("dtype", F32)]
     for result, wanted in zip(results, exact, strict=True):
-        size = max(wanted.abs().max().item(), 1e-3)
-        torch.testing.assert_close(result.double(), wanted, rtol=bound, atol=bound * size)
+        assert_near(result, wanted, case.get("dtype", F32))
+
+
+def assert_near(result, wanted, dtype):
+    """Within the rounding of dtype, relative to the largest value."""
+    bound, size = {F32: 1e-5, BF16: 2.0**-7, F16: 2.0**-10}[dtype], max(wanted.abs().max().item(), 1e-3)
+    torch.testing.assert_close(result.double(), wanted, rtol=bound, atol=bound * size)
 
 
 def check_instance_norm_plus_backward(emulation, **case):
     check_instance_norm_plus(emulation, gradients=True, **case)
+
+
+def check_instance_norm_plus_cluster(emulation, blocks=0, **case):
+    """The one-pass form: its values against the reference, and all that it writes against the two-kernel form."""
+
+    def run(blocks_or_two_kernels):
+        with mock.patch.object(norm_forms, "blocks_for", lambda *_: blocks_or_two_kernels):
+            return emulation.run(lambda: norm(raw_norm, False, **case))
+
+    usual = emulation.core.instance_norm_plus_cluster_plan(
+        tensor(case["shape"], "channels_last", case.get("dtype", F32)), norm_limit(emulation), blocks
+    )
+    assert usual[0], usual
+    one, two = run(usual[0]), run(0)
+    for result, wanted in zip(one, two, strict=True):
+        assert same_bits(result, wanted), "the one-pass form differs from the two-kernel form"
+    exact = norm(reference.instance_norm_plus, False, as_dtype=torch.float64, **case)
+    for result, wanted in zip(one[: len(exact)], exact, strict=True):
+        assert_near(result, wanted, case.get("dtype", F32))
+
+
+def norm_limit(emulation):
+    return emulation.core.instance_norm_plus_cluster_limit(torch.zeros(1))
+
+
+def raw_norm(x, weight, level, *, form, elu, residual):
+    """The op with its statistics, as the last of its outputs."""
+    y, total, stats = torch.ops.langevin_ext.instance_norm_plus(
+        x, residual, weight, level, form == "paper", 1e-5, elu, "auto"
+    )
+    return [y, stats] if residual is None else [y, total, stats]
 
 
 def norm(
@@ -115,7 +153,7 @@ def norm(
         other = tensor(shape, residual, dtype, seed=3).to(as_dtype).requires_grad_(gradients)
         inputs.append(other)
     outputs = function(x, weight, level, form=form, elu=elu, residual=other)
-    outputs = [outputs] if residual is None else list(outputs)
+    outputs = [outputs] if isinstance(outputs, torch.Tensor) else list(outputs)
     if not gradients:
         return outputs
     pulls = [tensor(shape, layout, dtype, seed=4 + i).to(as_dtype) for i in range(len(outputs))]

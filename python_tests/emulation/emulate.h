@@ -3,7 +3,9 @@
 // Each thread of a block is a fiber; fibers change hands only at barriers and shuffles, in an order that the tests set.
 // Found: a barrier or shuffle that some threads do not reach, values that depend on the order of threads or blocks,
 // shared memory read before it is written (it starts as NaN) or used out of bounds, misaligned vector accesses, a
-// launch that CUDA refuses. Blocks run one after another, to their end.
+// launch that CUDA refuses; in a cluster also shared memory of a block that has ended (it is NaN again), a barrier of
+// the cluster used in a wrong order, an asynchronous copy that was not waited for. Blocks, or clusters of blocks, run
+// one after another, to their end.
 //
 // Not covered, and needs a GPU: weak memory ordering and fences; races between two barriers that no order of whole
 // intervals shows; blocks that wait for one another; registers, spills, occupancy and real launch failures; what ptxas
@@ -41,15 +43,29 @@ namespace lv::emulate {
 
 constexpr size_t kMaxValue = 16;  // bytes that a shuffle moves
 
-// Runs body(context) once for each thread of each block.
-void run_grid(dim3 grid, dim3 block, size_t shared_bytes, void (*body)(const void*), const void* context);
+// Runs body(context) once for each thread of each block; `cluster` neighbours along x run at the same time, 0: none.
+void run_grid(dim3 grid, dim3 block, size_t shared_bytes, void (*body)(const void*), const void* context, int cluster);
 
 template <typename Body>
-void launch(dim3 grid, dim3 block, size_t shared_bytes, const Body& body) {
-  run_grid(grid, block, shared_bytes, [](const void* b) { (*static_cast<const Body*>(b))(); }, &body);
+void launch(dim3 grid, dim3 block, size_t shared_bytes, const Body& body, int cluster = 0) {
+  run_grid(grid, block, shared_bytes, [](const void* b) { (*static_cast<const Body*>(b))(); }, &body, cluster);
 }
 
 void* shared_memory();
+// Where `own`, in this block's shared memory, is in that of block `rank` of the cluster.
+void* shared_of_block(void* own, unsigned rank);
+void cluster_arrive();
+void cluster_wait();
+
+// Copies are made when the thread waits for them, and not before; in a random schedule some are made at once.
+void copy_async(void* to, const void* from);
+void copies_commit();
+void wait_for_copies(int pending);
+template <int kPending>
+void copies_wait() {
+  wait_for_copies(kPending);
+}
+
 void check_aligned(const void* pointer, size_t bytes);
 void sync_block(int line);
 

@@ -1,32 +1,33 @@
 """The mutants of instance_norm_plus; see `mutants`. `HEAD` is shared with the CPU core, which stays as it is."""
 
 DROP = ""
+MOMENTS = "cuda/norm_moments.h"
 NORM, BACK = "cuda/instance_norm_plus.cu", "cuda/instance_norm_plus_backward.cu"
 TILES, HEAD = "cuda/norm_tiles.h", "instance_norm_plus.h"
 MUTANTS = {
     "instance_norm_plus: C instead of C - 1": (
         "instance_norm_plus",
-        NORM,
+        MOMENTS,
         "(channels > 1.0f ? channels - 1.0f : 1.0f)",
         "channels",
     ),
     "instance_norm_plus: chunks are averaged without Chan's correction": (
         "instance_norm_plus",
-        NORM,
-        " + delta * delta * (before * move)",
-        DROP,
+        MOMENTS,
+        "fma(delta * delta, before * move, squares + part[p.shape.channels])",
+        "squares + part[p.shape.channels]",
     ),
     "instance_norm_plus: the first chunk only": (
         "instance_norm_plus",
-        NORM,
+        MOMENTS,
         "chunk = 1; chunk < p.chunks.count",
         "chunk = 1; chunk < 1",
     ),
     "instance_norm_plus: the mean is not corrected": (
         "instance_norm_plus",
-        NORM,
-        "partial[slot] = centres[slot] + off",
-        "partial[slot] = 1.001f * centres[slot]",
+        MOMENTS,
+        "mean = centre + off",
+        "mean = 1.001f * centre",
     ),
     "instance_norm_plus: no barrier after the centres": (
         "instance_norm_plus",

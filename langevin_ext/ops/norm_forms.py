@@ -1,0 +1,162 @@
+"""The forms of instance norm++ on a GPU, and which of them serves: chosen by measurement, or asked for.
+
+    two-kernel  one kernel sums, the next normalises: 3 passes over the features; any GPU, any layout
+    one-pass    a cluster of 1, 2, 4 or 8 blocks keeps a sample in its shared memory: 2 passes; GPUs of compute
+                capability 9.0 and newer, channels-last features that fit
+
+Both add in one order and give the same bits. A form is a number here: the blocks of a cluster, 0 for two kernels.
+"""
+
+import statistics
+
+import torch
+
+from .. import _native
+
+NAME = "instance_norm_plus"
+KERNELS = ("auto", "two-kernel", "one-pass")
+CLUSTERS = (1, 2, 4, 8)
+STORED = (torch.float32, torch.bfloat16, torch.float16)
+ALIGNMENT = 16  # bytes
+LAUNCHES, REPEATS = 10, 15
+
+_chosen: dict[tuple, int] = {}
+
+
+def like(tensor, x):
+    """`tensor` in the memory format of a dense x."""
+    if tensor is None:
+        return None
+    return tensor.contiguous(memory_format=torch.contiguous_format if x.is_contiguous() else torch.channels_last)
+
+
+def room_for_stats(x):
+    """Room for mu, r, m and q of each sample; see csrc/instance_norm_plus.h."""
+    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    return x.new_empty((x.shape[0], 2 * x.shape[1] + 2), dtype=dtype)
+
+
+def forward(core, x, residual, weight, level, paper, eps, elu, blocks):
+    """(y, x + residual or None, statistics) of a dense x by the native core, in the form that `blocks` names."""
+    y, total, stats = torch.empty_like(x), None if residual is None else torch.empty_like(x), room_for_stats(x)
+    images, table = (x, residual, total, y), (weight.contiguous(), None if level is None else level.contiguous(), stats)
+    if blocks:
+        core.instance_norm_plus_cluster(*images, *table, paper, eps, elu, blocks)
+    else:
+        scratch = stats.new_empty(core.instance_norm_plus_scratch(x, False))
+        core.instance_norm_plus(*images, *table, scratch, paper, eps, elu, torch.get_num_threads())
+    return y, total, stats
+
+
+def blocks_for(core, x, residual, kernel):
+    """The form that `kernel` asks for, for a dense x and a residual that lies as x does."""
+    if kernel == "two-kernel":
+        return 0
+    reason = "" if all(t is None or t.data_ptr() % ALIGNMENT == 0 for t in (x, residual)) else "x is not aligned"
+    if kernel == "auto":
+        return 0 if reason else _chosen.get(_key(x, residual is not None), 0)
+    blocks, *_, why_not = core.instance_norm_plus_cluster_plan(x, _limit(core, x), 0)
+    if reason or not blocks:
+        raise ValueError(f"{NAME}: kernel must be 'auto' or 'two-kernel' here, got 'one-pass': {reason or why_not}")
+    return blocks
+
+
+def _limit(core, x):
+    limit = core.instance_norm_plus_cluster_limit(x)
+    if not limit:
+        raise ValueError(
+            f"{NAME}: kernel must be 'auto' or 'two-kernel' here, got 'one-pass', which needs a GPU of compute "
+            "capability 9.0 or newer and a core that was built for it"
+        )
+    return limit
+
+
+def _key(x, with_residual):
+    return x.device, tuple(x.shape), x.dtype, x.is_contiguous(memory_format=torch.channels_last), with_residual
+
+
+def choose_norm(shape, dtype=torch.float16, device="cuda"):
+    """Times the forms of instance norm++ on channels-last features of this shape, and keeps the fastest for them.
+
+    From then on `instance_norm_plus` with kernel="auto" runs that form for features of this shape, dtype and device in
+    this process; for others it runs two kernels. The results are the same, bit for bit. To be called before a graph is
+    captured. On the CPU there is one form, and nothing happens.
+
+    Args:
+        shape: (samples, C, H, W) of the features.
+        dtype: float16, bfloat16 or float32.
+        device: where.
+
+    Returns:
+        dict with the median seconds of each form without and with a residual: ("two-kernel" or "one-pass, k blocks",
+        with residual) -> seconds; empty where there is nothing to choose.
+
+    Raises:
+        TypeError, ValueError: dtype or shape do not fit.
+        RuntimeError: a graph is being captured.
+    """
+    if len(shape) != 4 or min(shape) < 1:
+        raise ValueError(f"choose_norm: shape must be (samples, C, H, W), each at least 1, got {tuple(shape)}")
+    if dtype not in STORED:
+        allowed = ", ".join(str(d).removeprefix("torch.") for d in STORED)
+        raise TypeError(f"choose_norm: dtype must be {allowed}, got {str(dtype).removeprefix('torch.')}")
+    device = torch.empty(0, device=device).device  # with its index
+    if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+        raise RuntimeError("choose_norm: must be called before a graph is captured, and one is being captured")
+    x = torch.ones(tuple(shape), dtype=dtype, device=device).contiguous(memory_format=torch.channels_last)
+    core, times = _native.core_for(x), {}
+    forms = [0, *possible(core, x)]
+    if len(forms) == 1:
+        return times
+    weight = torch.ones(1, 3 * x.shape[1], device=device)
+    for residual in (None, x.clone()):
+        calls = [
+            lambda form=form, residual=residual: forward(core, x, residual, weight, None, False, 1e-5, True, form)
+            for form in forms
+        ]
+        seconds = _median_seconds(calls, x.device)
+        _chosen[_key(x, residual is not None)] = forms[seconds.index(min(seconds))]
+        for form, median in zip(forms, seconds, strict=True):
+            name = f"one-pass, {form} block{'s' * (form > 1)}" if form else "two-kernel"
+            times[name, residual is not None] = median
+    return times
+
+
+def possible(core, x):
+    """The clusters that x fits and the GPU can hold."""
+    if core is None or not core.instance_norm_plus_cluster_limit(x):
+        return []
+    limit = core.instance_norm_plus_cluster_limit(x)
+    return [
+        blocks
+        for blocks in CLUSTERS
+        if core.instance_norm_plus_cluster_plan(x, limit, blocks)[0]
+        and core.instance_norm_plus_clusters_at_once(x, blocks)
+    ]
+
+
+def _median_seconds(calls, device):
+    """Of each call, from graphs of several launches replayed in turn: what the CPU needs to launch does not count."""
+    with torch.cuda.device(device):
+        graphs = [_graph_of(call) for call in calls]
+        times = [[] for _ in calls]
+        for repeat in range(REPEATS + 1):
+            for graph, taken in zip(graphs, times, strict=True):
+                begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+                begin.record()
+                graph.replay()
+                end.record()
+                end.synchronize()
+                if repeat:  # the first replay uploads the graph
+                    taken.append(begin.elapsed_time(end) * 1e-3 / LAUNCHES)
+    return [statistics.median(taken) for taken in times]
+
+
+def _graph_of(call):
+    call()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for _ in range(LAUNCHES):
+            call()
+    return graph
