@@ -9,13 +9,14 @@ from gpu_common import sentence
 from gpu_kernels import release
 from official import official_forward
 
+from langevin_ext import engine
 from langevin_ext.benchmarking.kernels import rewritten_norm
 from langevin_ext.benchmarking.network import work
 from langevin_ext.benchmarking.timing import interleaved, together
 from langevin_ext.models import NCSN, ConditionalInstanceNorm2dPlus
 
-LARGEST_ERROR = {torch.float32: 1e-2, torch.float16: 5e-2}  # of convolutions in TF32 and fp16, all in a row
-RATE = {torch.float32: "tf32_flop_per_s", torch.float16: "fp16_flop_per_s"}
+LARGEST_ERROR = {"tf32": 1e-2, "fp16": 5e-2, "bf16": 1e-1, "fp32": 1e-4}  # of 75 convolutions, all in a row
+BYTES = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2}  # of an activation
 
 
 class RewrittenNorm(torch.nn.Module):
@@ -62,7 +63,7 @@ def forward(result, setting):
             result.say(**{f"gflop_per_image_at_{size}": work(model, setting.device).flop / 1e9})
             for batch in batches:
                 rows(result, setting, model, batch, variants)
-            result.absent(what=f"{size} px", variant="inference engine, fp16")
+                rows(result, setting, model, batch, engines)
         for size in sizes:
             rows(result, setting, network(size, ngf, setting), batches[0], rewritten)
 
@@ -77,22 +78,29 @@ def rows(result, setting, model, batch, ways):
     """Rows of one batch in each of the ways to compute it."""
     x = torch.rand(batch, *model.shape, device=setting.device)
     level = torch.arange(batch, device=setting.device) % len(model.sigmas)
-    expected = {dtype: exact(model, x.to(dtype), level) for dtype in LARGEST_ERROR}
+    expected = {dtype: exact(model, x.to(dtype), level) for dtype in (torch.float32, torch.float16)}
     found, what = work(model, setting.device), f"{model.shape[1]} px, batch {batch}"
-    for name, fn, inputs in ways(model, x, level, setting):
-        row(result, setting, found, what, name, fn, inputs, expected)
+    for name, fn, inputs, precision in ways(model, x, level, setting):
+        row(result, setting, found, what, (name, precision), fn, inputs, expected)
         release(setting)
 
 
 def variants(model, x, level, setting):
-    """(name, forward(x, level), inputs): the released network's computation and ours."""
+    """(name, forward(x, level), inputs, precision): the released network's computation and our module's."""
     state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     halves = {name: _half(tensor) for name, tensor in model.state_dict().items()}
     last = x.to(torch.float16, memory_format=torch.channels_last), level
-    yield "released, eager, float32 NCHW", lambda x, i: official_forward(state, x, i), (x, level)
-    yield "langevin_ext, float32", model, (x, level)
-    yield "released, eager, fp16 NHWC", lambda x, i: official_forward(halves, x, i), last
-    yield "langevin_ext, fp16", halved(model), last
+    yield "released, eager, float32 NCHW", lambda x, i: official_forward(state, x, i), (x, level), "tf32"
+    yield "langevin_ext, float32", model, (x, level), "tf32"
+    yield "released, eager, fp16 NHWC", lambda x, i: official_forward(halves, x, i), last, "fp16"
+    yield "langevin_ext, fp16", halved(model), last, "fp16"
+
+
+def engines(model, x, level, setting):
+    """The inference engine in each precision that the device has; its x is float32."""
+    precisions = ("fp16", "bf16", "tf32", "fp32") if setting.cuda else ("bf16", "fp32")
+    for precision in precisions:
+        yield f"engine, {precision}", engine.gpu_form(model, precision, len(x)), (x, level), precision
 
 
 def rewritten(model, x, level, setting):
@@ -100,9 +108,9 @@ def rewritten(model, x, level, setting):
     last = x.to(torch.float16, memory_format=torch.channels_last), level
     plain = without_kernels(halved(model))
     if setting.cuda and not setting.quick:
-        yield "torch.compile, rewritten norm, fp16 NHWC", torch.compile(plain, dynamic=False), last
+        yield "torch.compile, rewritten norm, fp16 NHWC", torch.compile(plain, dynamic=False), last, "fp16"
     else:
-        yield "rewritten norm, eager, fp16 NHWC", plain, last
+        yield "rewritten norm, eager, fp16 NHWC", plain, last, "fp16"
 
 
 def _half(tensor):
@@ -111,9 +119,9 @@ def _half(tensor):
     return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
 
 
-def row(result, setting, found, what, name, fn, inputs, expected):
-    """Rows of one variant, called from Python and replayed as a graph, with its error."""
-    x, level = inputs
+def row(result, setting, found, what, variant, fn, inputs, expected):
+    """Rows of one variant, (name, precision), called from Python and replayed as a graph, with its error."""
+    (x, level), (name, precision) = inputs, variant
     try:
         error = relative_error(fn(x, level), expected[x.dtype])
         runs = {"loop" if setting.cuda else "call": lambda: fn(x, level)}
@@ -123,10 +131,10 @@ def row(result, setting, found, what, name, fn, inputs, expected):
         return
     if how == "graph":
         runs["graph"] = replay
-    times = interleaved(runs, 3 if setting.quick else 12, 2, setting.device, flush=False, seconds=6.0)
-    floor = floor_of(found, x, setting.of("ceilings"))
+    times = interleaved(runs, 3 if setting.quick else 12, 2, setting.device, flush=False, seconds=4.0)
+    floor = floor_of(found, len(x), precision, setting.of("ceilings"))
     for how, time in times.items():
-        said = {} if error <= LARGEST_ERROR[x.dtype] else {"wrong": f"relative error {error:.1e}"}
+        said = {} if error <= LARGEST_ERROR[precision] else {"wrong": f"relative error {error:.1e}"}
         bound = {} if floor is None else {"bound_ms": 1e3 * floor, "share": floor / time.median}
         result.add(
             what=what,
@@ -141,10 +149,10 @@ def row(result, setting, found, what, name, fn, inputs, expected):
         )
 
 
-def floor_of(found, x, rates):
+def floor_of(found, batch, precision, rates):
     """Seconds that the pass needs at the measured ceilings; None if those were not measured."""
-    rate = rates.get(RATE[x.dtype])
-    return None if rate is None else found.floor(len(x), x.element_size(), rate, rates["copy_bytes_per_s"])
+    rate = rates.get(f"{precision}_flop_per_s")
+    return None if rate is None else found.floor(batch, BYTES[precision], rate, rates["copy_bytes_per_s"])
 
 
 def exact(model, x, level):

@@ -4,6 +4,7 @@ import math
 
 import torch
 import torch.nn.functional as F
+from gpu_common import sentence
 from gpu_forward import floor_of
 from gpu_kernels import release
 from official import official_forward
@@ -11,55 +12,63 @@ from official import official_forward
 from langevin_ext import plan, sample
 from langevin_ext.benchmarking.network import work
 from langevin_ext.benchmarking.timing import interleaved, wall_seconds
+from langevin_ext.engine import ON_CPU, ON_GPU
 from langevin_ext.models import NCSN
-from langevin_ext.samplers.job import PRECISIONS
 from langevin_ext.training import Settings, Trainer
 
 PAPER = {"LRS": 170, "HRS": 556, "LRS-2-up-HRS-9": 533}  # seconds for 100 images, arXiv:2006.11166, table 1
 WHOLE = 100  # steps per level there and here
-ROOM = 60.0  # seconds that all runs may take together
+ROOM = {"whole": 25.0, "part": 2.0, "filled": 4.0}  # seconds that a run may take
 IMAGES = 100
 
 
 def sampling(result, setting):
-    """100 images by each of the three schemes, with each precision there is; short runs say so and are scaled."""
+    """100 images by each of the three schemes, in each precision, with the step captured and without; and as many as
+    fill the GPU. Short runs say so and are scaled."""
     sizes, ngf, n = ((8, 16), 4, 2) if setting.quick else ((32, 64), 128, IMAGES)
     torch.backends.cudnn.benchmark = True
     torch.manual_seed(0)
     models = [NCSN((3, size, size), ngf).to(setting.device).eval() for size in sizes]
-    precisions = [name for name in PRECISIONS if name not in ("auto", "int16")]  # the second is for CPUs
+    fastest = "fp16" if setting.cuda else "fp32"
+    others = [name for name in (ON_GPU if setting.cuda else ON_CPU) if name not in ("auto", "int16", fastest)]
+    ways = [(fastest, True, n, ROOM["whole"]), (fastest, False, n, ROOM["part"]), (fastest, True, None, ROOM["filled"])]
+    ways += [(precision, True, n, ROOM["part"]) for precision in others]
     for scheme, seconds in PAPER.items():
         used = sizes if "up" in scheme else sizes[:1] if scheme == "LRS" else sizes[1:]
         what = f"{scheme}, {' and '.join(map(str, used))} px"
-        for precision in precisions:
-            room = ROOM / len(PAPER) / len(precisions)
-            run(result, setting, models, what, (scheme, precision), n, room, seconds)
+        for way in ways:
+            try:
+                run(result, setting, models, what, (scheme, *way), seconds)
+            except Exception as reason:  # one way loses its own row
+                result.add(what=what, variant=way[0], why=sentence(reason))
             release(setting)
-        for variant in ("tf32", "bf16", "fp16", "captured step replayed"):
-            if variant not in precisions:
-                result.absent(what=what, variant=variant)
 
 
-def run(result, setting, models, what, which, n, room, paper):
+def run(result, setting, models, what, which, paper):
     """One row: steps are 100 a level, or fewer where that takes too long, and then the time is scaled."""
-    scheme, precision = which
-    arguments = {"batch_size": n, "denoise": False, "precision": precision}
+    scheme, precision, graph, n, room = which
+    arguments = {"batch_size": n, "denoise": False, "precision": precision, "graph": graph}
+    n = n or plan(models, scheme, 10**6, **arguments).batch_size
     whole = plan(models, scheme, n, measure=True, **arguments)
     fits = int(WHOLE * room / max(whole.seconds or room, 1e-9))
     steps = 2 if setting.quick else WHOLE if fits >= WHOLE else max(2, min(fits, 20))
     if setting.cuda:
         torch.cuda.reset_peak_memory_stats()
-    for count in (1, steps):  # the first run warms up
+    info = {}
+    for count in (1, steps):  # the first run warms up, and captures
 
         def call(count=count):
-            return sample(models, scheme, n, n_steps_each=count, progress=False, **arguments).sum().item()
+            x, said = sample(models, scheme, n, n_steps_each=count, progress=False, return_info=True, **arguments)
+            info.update(said)
+            return x.sum().item()
 
         taken = wall_seconds(call, setting.device)
     scale = WHOLE / steps
     row = {} if steps == WHOLE else {"why": f"{steps} steps a level, times {scale:g}"}
     result.add(
         what=what,
-        variant=precision,
+        variant=f"{info['precision']}, batch {whole.batch_size}",
+        how="captured step" if graph and setting.cuda else "step from a table" if graph else "loop",
         evaluations=sum(whole.evaluations.values()),
         s_per_run=scale * taken,
         s_for_100_images=scale * taken * IMAGES / n,
@@ -89,9 +98,8 @@ def training(result, setting):
     waiting = {name: lambda step=step: wall_seconds(step, setting.device) for name, step in steps.items()}
     times = interleaved(waiting, 3 if setting.quick else 12, 3, "cpu", seconds=30.0)  # wall time, the device waited for
     base = times["released network, plain torch, float32"].median
-    x = {"fp32": torch.empty(batch, 1), "bf16": torch.empty(batch, 1, dtype=torch.float16)}
     for name, time in times.items():
-        floor = training_floor(found, x["bf16" if "bf16" in name else "fp32"], setting.of("ceilings"))
+        floor = training_floor(found, batch, "bf16" if "bf16" in name else "tf32", setting.of("ceilings"))
         result.add(
             what=f"{size} px, batch {batch}",
             variant=name,
@@ -103,10 +111,10 @@ def training(result, setting):
         )
 
 
-def training_floor(found, x, rates):
+def training_floor(found, batch, precision, rates):
     """Three times the products; norms read or write 5 times their values, forward and back, and sums 4 times."""
     three = found._replace(flop=3 * found.flop, normed=math.ceil(2.5 * found.normed), summed=2 * found.summed)
-    return floor_of(three, x, rates)
+    return floor_of(three, batch, precision, rates)
 
 
 def plain_step(model, images, batch, device):

@@ -25,8 +25,12 @@ def steps(device):
         x = torch.randn(IMAGE, device=device).to(memory_format=layout)
         score = torch.randn(IMAGE, device=device).to(score_dtype, memory_format=layout)
         mask = torch.rand(IMAGE, device=device) > 0.5
+        place, level = torch.tensor([-1, 7, 5], device=device), torch.zeros(300, dtype=torch.int64, device=device)
+        table = torch.tensor([[0.1, 0.4, 3.0, 1.0]] * 3, dtype=torch.float64, device=device)
         for known in (None, mask, mask[0]):
             yield ops.langevin_step(x, score, 0.1, 0.4, mask=known, **PLACE)
+            ops.advance_row(place, table, level)
+            yield ops.langevin_table_step(x, score, table, place, mask=known)
     for layout, shape in itertools.product(FORMATS, ((2, 6, 9, 7), (1, 2, 4, 4))):
         u = torch.randn(shape, device=device).to(memory_format=layout)
         score = torch.randn(shape[0], shape[1] // 2, *shape[2:], device=device).to(memory_format=layout)

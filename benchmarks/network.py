@@ -18,8 +18,9 @@ from timing import append_rows, interleaved, machine
 
 from langevin_ext import engine
 from langevin_ext.engine.arena import Arena
-from langevin_ext.engine.convolutions import activations, convolution
+from langevin_ext.engine.convolutions import CpuForms
 from langevin_ext.models import NCSN
+from langevin_ext.models.refinenet import ConvMeanPool
 
 RESULTS = pathlib.Path(__file__).resolve().parent / "results" / "network.jsonl"
 TOLERANCES = {"float32": 1e-5, "int16": 2e-2, "bfloat16": 5e-2}
@@ -92,22 +93,26 @@ def implementations(model, x, level, compiled):
 
 
 def convolutions_alone(model, x, level, precision):
-    """The convolutions of an engine, one after the other, but for the two that are pooled."""
-    shapes = []
+    """The convolutions of an engine, one after the other, with the pooling of those that are pooled."""
+    shapes, pools = [], [module for module in model.modules() if isinstance(module, ConvMeanPool)]
+    inner = {conv for module in pools for conv in module.modules() if conv is not module}
     handles = [
         module.register_forward_hook(lambda module, args, y: shapes.append((module, args[0].shape)))
         for module in model.modules()
-        if isinstance(module, torch.nn.Conv2d)
+        if isinstance(module, (torch.nn.Conv2d, ConvMeanPool)) and module not in inner
     ]
     with torch.no_grad():
         model(x, level)
     for handle in handles:
         handle.remove()
-    dtype = activations(precision)
-    arena, work = Arena(dtype), []
-    images = {shape: torch.rand(shape).to(dtype).contiguous(memory_format=torch.channels_last) for _, shape in shapes}
+    forms, outer = CpuForms(precision), (model.begin_conv, model.end_conv)
+    arena, work = Arena(forms.dtype), []
     with torch.inference_mode():
-        work = [(convolution(conv, precision, (len(x), *shape[2:])), images[shape]) for conv, shape in shapes]
+        for module, shape in shapes:
+            kind = forms.outer if module in outer else forms.pooled if module in pools else forms.convolution
+            dtype = torch.float32 if module in outer else forms.dtype
+            image = torch.rand(shape).to(dtype).contiguous(memory_format=torch.channels_last)
+            work.append((kind(module, (len(x), *shape[2:])), image))
 
     def run():
         arena.threads = torch.get_num_threads()

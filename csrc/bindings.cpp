@@ -72,6 +72,7 @@ PYBIND11_MODULE(LV_MODULE_NAME, m) {
   m.def("init", &lv::init_exchange_api, "Takes the DLPack exchange table of torch.Tensor.");
   m.def("build_info", &lv::build_info);
   m.def("why_no_cuda", &lv::why_no_cuda);
+  m.def("advance_row", &lv::advance_row);
   m.def("cld_step", &lv::cld_step);
   m.def("dsm_loss", &lv::dsm_loss);
   m.def("instance_norm_plus", &lv::instance_norm_plus);
@@ -82,6 +83,7 @@ PYBIND11_MODULE(LV_MODULE_NAME, m) {
   m.def("instance_norm_plus_clusters_at_once", &lv::instance_norm_plus_clusters_at_once);
   m.def("instance_norm_plus_scratch", &lv::instance_norm_plus_scratch);
   m.def("langevin_step", &lv::langevin_step);
+  m.def("langevin_table_step", &lv::langevin_table_step);
   m.def("perturb", &lv::perturb);
   m.def("philox_words", &lv::philox_words);
   m.def("philox_normal", &lv::philox_normal);

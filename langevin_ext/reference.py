@@ -5,6 +5,7 @@ input; half precision input is rounded once, at the end. Only the noise is more 
 are defined by single-rounded fused multiply-adds, reproduced here exactly in float64.
 """
 
+import math
 import operator
 
 import torch
@@ -184,6 +185,23 @@ def langevin_step(x, score, score_coef, noise_coef, *, seed, step, first=0, stre
     z = _noise_like(x, seed, step, first, stream)
     moved = x + score_coef * score.to(x.dtype) + noise_coef * z
     return x.copy_(moved if mask is None else torch.where(mask, x, moved))
+
+
+def langevin_table_step(x, score, table, place, *, stream=0, mask=None) -> torch.Tensor:
+    """A step whose numbers lie in tensors, in place; see `langevin_ext.ops.langevin_table_step`."""
+    row, seed, first = place.tolist()
+    if not 0 <= row < len(table):
+        return x.copy_(torch.full_like(x, math.nan) if mask is None else torch.where(mask, x, math.nan))
+    score_coef, noise_coef, step, _ = table[row].tolist()
+    at = {"seed": seed % 2**64, "step": int(step), "first": first, "stream": stream}
+    return langevin_step(x, score, score_coef, noise_coef, mask=mask, **at)
+
+
+def advance_row(place, table, level) -> None:
+    """To the next row, in place; see `langevin_ext.ops.advance_row`."""
+    place[0] += 1
+    row = place[0].item()
+    level.fill_(int(table[row, 3]) if 0 <= row < len(table) else -1)
 
 
 def cld_step(u, score, a, b, noise, *, seed, step, first=0) -> torch.Tensor:

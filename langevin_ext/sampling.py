@@ -9,7 +9,7 @@ from typing import Any, Literal, overload
 import torch
 
 from ._progress import Progress
-from .samplers import inputs
+from .samplers import graphs, inputs
 from .samplers.job import Job, Plan, prepare
 from .samplers.loop import Evaluation, Inpainting, run_stage, set_known
 from .samplers.monitor import Monitor, kept_rows, n_kept
@@ -47,6 +47,7 @@ def sample(
     mask=None,
     upsample="bicubic",
     precision="auto",
+    graph="auto",
     device=None,
     progress=True,
     status=None,
@@ -77,7 +78,7 @@ def sample(
         n: number of samples.
         seed: integer in [0, 2^64).
         first: global index of the first sample.
-        batch_size: samples at a time; by default as many as have 2^16 values of x on the CPU, 2^18 elsewhere.
+        batch_size: samples at a time; by default as many as have 2^16 values of x on the CPU, and as fill a GPU.
         sigmas: levels to run instead of all of the model's; any, if the model has at_sigma(x, sigma).
         eps: step size at the last level, default 2e-5; or
         step_lr: the same as the released code states it, eps = 2 step_lr.
@@ -92,9 +93,12 @@ def sample(
             resolution a pixel is the mean of its block, and known where the whole block is.
         upsample: "bicubic" (torch's, a = -0.75), "bicubic-pil" (a = -0.5), "bilinear", "nearest", or a callable
             (B, C, H, W) -> (B, C, 2 H, 2 W), e.g. a trained `models.FSRCNN`.
-        precision: of our networks on the CPU, which an `engine` computes: "fp32"; where the CPU has it "int16", the
-            fastest, with about 0.2 % of error in the score, or "bf16", with about 1 %; "auto" is the fastest one whose
-            error does not show, at present always "fp32". Other models are called as they are.
+        precision: of our networks, which an `engine` computes: "fp32"; on a CPU with AVX512-VNNI "int16", the fastest
+            there, with about 0.2 % of error in the score; "bf16", with 1 %; on a GPU also "fp16", with 0.2 %, and
+            "tf32". "auto" is the fastest that does not show: "fp32" on the CPU, on a GPU "fp16", or "bf16" if scores
+            are not finite in it. Other models are called as they are.
+        graph: whether Langevin steps of an engine are captured once and replayed: "auto" does so on a GPU; True raises
+            where it cannot (and on the CPU makes the same calls one by one); False does not. The samples are the same.
         device: that of the model by default.
         progress: show a bar with the rate and the time left, or a line a minute where stderr is not a terminal.
         status: path of a JSON file that says every ten seconds how far the run is (see `langevin-ext status`).
@@ -117,9 +121,9 @@ def sample(
     Returns:
         (n, C, H, W) on the device of the run, float32, or float64 with dtype=torch.float64; with return_info also a
         dict: evaluations per sample and calls made, by resolution; seconds over all sessions, images_per_second;
-        settings, backend, precision; engine, a sentence on what computes each model, and why; diagnostics, a dict per
-        level with sigma times the norm of the score, mean, variance, share not finite; snapshots, a list of
-        (n, C, H, W) on the CPU, and snapshot_places.
+        settings, backend, precision; engine and graph, sentences on what computes each model and how each stage runs,
+        and why; diagnostics, a dict per level with sigma times the norm of the score, mean, variance, share not finite;
+        snapshots, a list of (n, C, H, W) on the CPU, and snapshot_places.
 
     Raises:
         ValueError, TypeError: an argument is wrong, eps is unstable, or the checkpoint is of a run with other settings.
@@ -143,6 +147,7 @@ def sample(
         mask=mask,
         upsample=upsample,
         precision=precision,
+        graph=graph,
         device=device,
         **scheme_options,
     )
@@ -211,8 +216,9 @@ def run_batch(job: Job, record: Record, monitor: Monitor, file: Checkpoint) -> N
             "inpainting": _inpainting(job, stage, low, high),
         }
         monitor.watch(number, batch, low, x, arguments)
-        x = run_stage(stage, x=x, after=monitor.after, **arguments)
+        x = graphs.run(job, number, x, after=monitor.after, **arguments)
         start = 0
+    monitor.copies.flush()
     record.x[low:high] = x.cpu()
     record.batch, record.stage, record.row, record.state = batch + 1, 0, 0, None
     monitor.lap()

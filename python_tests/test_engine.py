@@ -196,8 +196,10 @@ def test_errors(monkeypatch):
     with pytest.raises(ValueError, match="engine: x must not require grad"):
         fast(x.requires_grad_(), level)
     for arguments, message in (
-        ({"precision": "fp8"}, "precision must be one of auto, fp32, int16, bf16, got 'fp8'"),
-        ({"device": "meta"}, "device must be the CPU, got meta"),
+        ({"precision": "fp8"}, "precision must be one of auto, fp32, tf32, fp16, bf16, int16, got 'fp8'"),
+        ({"precision": "fp16"}, "precision must be one of auto, fp32, bf16, int16 on the CPU, got 'fp16'"),
+        ({"precision": "tf32"}, "precision must be one of auto, fp32, bf16, int16 on the CPU, got 'tf32'"),
+        ({"device": "meta"}, "device must be the model's, the CPU, got meta"),
     ):
         with pytest.raises(ValueError, match=f"engine: {message}"):
             engine.build(model, **arguments)
@@ -221,7 +223,9 @@ def test_models_without_an_engine(monkeypatch):
         (hooked, "it has hooks or parametrizations"),
     ):
         assert engine.why_not(model).startswith(reason)
-        with pytest.raises(TypeError, match=f"engine: model must be a float32 NCSN or NCSNv2 on the CPU; {reason}"):
+        with pytest.raises(
+            TypeError, match=f"engine: model must be a float32 NCSN or NCSNv2 on the CPU or a GPU; {reason}"
+        ):
             engine.build(model)
     monkeypatch.setattr(_native, "core", lambda device: None)
     assert engine.why_not(make("NCSN")).startswith("the native core does not run")
@@ -269,6 +273,8 @@ def test_sample_in_reduced_precision(precision):
     assert 0 < difference < 0.05 * x.std()
     with pytest.raises(ValueError, match="precision must be 'auto' or 'fp32' here; it is Function"):
         run(Function(model), precision=precision)
+    with pytest.raises(ValueError, match="precision must be one of auto, fp32, bf16, int16 on the CPU, got 'fp16'"):
+        run(model, precision="fp16")
 
 
 @pytest.mark.parametrize("precision", ["fp32", *REDUCED])

@@ -281,7 +281,7 @@ def test_a_diverging_score_is_diagnosed():
         ({"snapshot": "all", "return_info": True}, "snapshot must be 'levels' or a positive integer, got 'all'"),
         ({"snapshot": "levels"}, "snapshot needs return_info=True"),
         ({"upsample": "cubic"}, "upsample must be one of bicubic, bicubic-pil, bilinear, nearest or a callable"),
-        ({"precision": "fp8"}, "precision must be one of auto, fp32, int16, bf16, got 'fp8'"),
+        ({"precision": "fp8"}, "precision must be one of auto, fp32, tf32, fp16, bf16, int16, got 'fp8'"),
         ({"dtype": torch.float16}, "dtype must be torch.float32 or torch.float64"),
         ({"dtype": torch.float64, "device": "meta"}, "dtype must be torch.float32 on meta, torch.float64 is for the"),
         ({"init": np.zeros((2, 2, 4, 3))}, r"init must have shape \(16, 2, 4, 3\), got \(2, 2, 4, 3\)"),

@@ -34,6 +34,9 @@ int instance_norm_plus_clusters_at_once(const TensorView& x, int blocks);
 
 void langevin_step(const TensorView& x, const TensorView& score, const OptionalTensor& mask, double score_coef,
                    double noise_coef, int64_t seed, uint32_t step, uint32_t first, uint32_t stream, int threads);
+void langevin_table_step(const TensorView& x, const TensorView& score, const OptionalTensor& mask,
+                         const TensorView& table, const TensorView& place, uint32_t stream, int threads);
+void advance_row(const TensorView& place, const TensorView& table, const TensorView& level);
 
 void perturb(const TensorView& x, const TensorView& sigma, const TensorView& out, int64_t seed, uint32_t step,
              uint32_t first, uint32_t stream, int threads);

@@ -36,9 +36,23 @@ void langevin_step_cpu(const LangevinStep<X, S>& p, int threads) {
                   [&](int64_t sample, int64_t begin, int64_t end) { step_chunk(p, sample, begin, end); });
 }
 
+template <typename X, typename S>
+void langevin_table_step_cpu(const LangevinTableStep<X, S>& p, int threads) {
+  langevin_step_cpu(p.at_place(), threads);
+}
+
+void advance_row_cpu(const AdvanceRow& p) {
+  const int64_t row = ++p.table.place[kPlaceRow];
+  std::fill(p.level, p.level + p.samples, p.level_of(row));
+}
+
 template void langevin_step_cpu(const LangevinStep<float, float>&, int);
 template void langevin_step_cpu(const LangevinStep<float, bfloat16>&, int);
 template void langevin_step_cpu(const LangevinStep<float, float16>&, int);
 template void langevin_step_cpu(const LangevinStep<double, double>&, int);
+template void langevin_table_step_cpu(const LangevinTableStep<float, float>&, int);
+template void langevin_table_step_cpu(const LangevinTableStep<float, bfloat16>&, int);
+template void langevin_table_step_cpu(const LangevinTableStep<float, float16>&, int);
+template void langevin_table_step_cpu(const LangevinTableStep<double, double>&, int);
 
 }  // namespace lv

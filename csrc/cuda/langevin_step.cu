@@ -7,8 +7,8 @@ namespace {
 
 // A thread moves the four elements of one block of noise. kDense: both tensors contiguous, aligned and a multiple of
 // four elements a sample, no mask; each is then one 16-byte (or 8-byte) access.
-template <typename X, typename S, bool kDense>
-__global__ void __launch_bounds__(kThreads) langevin_step_kernel(LangevinStep<X, S> p) {
+template <bool kDense, typename X, typename S>
+__device__ void move_block(const LangevinStep<X, S>& p) {
   const int64_t elements = p.shape.elements();
   const int64_t begin = 4 * (static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x);
   if (begin >= elements) return;
@@ -35,23 +35,65 @@ __global__ void __launch_bounds__(kThreads) langevin_step_kernel(LangevinStep<X,
   }
 }
 
+template <typename X, typename S, bool kDense>
+__global__ void __launch_bounds__(kThreads) langevin_step_kernel(LangevinStep<X, S> p) {
+  move_block<kDense>(p);
+}
+
+template <typename X, typename S, bool kDense>
+__global__ void __launch_bounds__(kThreads) langevin_table_step_kernel(LangevinTableStep<X, S> p) {
+  move_block<kDense>(p.at_place());
+}
+
+// One block. The row is read by all threads before the first writes the next one.
+__global__ void __launch_bounds__(kThreads) advance_row_kernel(AdvanceRow p) {
+  const int64_t row = p.table.place[kPlaceRow] + 1;
+  __syncthreads();
+  if (threadIdx.x == 0) p.table.place[kPlaceRow] = row;
+  const int64_t level = p.level_of(row);
+  for (int64_t sample = threadIdx.x; sample < p.samples; sample += kThreads) p.level[sample] = level;
+}
+
+template <typename X, typename S>
+dim3 grid_of(const LangevinStep<X, S>& p) {
+  return grid_for((p.shape.elements() + 3) / 4, p.shape.samples);
+}
+
+template <typename X, typename S>
+bool is_dense(const LangevinStep<X, S>& p) {
+  return !p.x_channels_last && !p.score_channels_last && p.mask == nullptr && p.shape.elements() % 4 == 0 &&
+         is_aligned<X, 4>(p.x) && is_aligned<S, 4>(p.score);
+}
+
 }  // namespace
 
 template <typename X, typename S>
 void langevin_step_cuda(const LangevinStep<X, S>& p, void* stream) {
-  const int64_t elements = p.shape.elements();
-  const dim3 grid = grid_for((elements + 3) / 4, p.shape.samples);
-  const bool dense = !p.x_channels_last && !p.score_channels_last && p.mask == nullptr && elements % 4 == 0 &&
-                     is_aligned<X, 4>(p.x) && is_aligned<S, 4>(p.score);
-  if (dense) {
-    LV_LAUNCH((langevin_step_kernel<X, S, true>), grid, kThreads, 0, stream, p);
+  if (is_dense(p)) {
+    LV_LAUNCH((langevin_step_kernel<X, S, true>), grid_of(p), kThreads, 0, stream, p);
   } else {
-    LV_LAUNCH((langevin_step_kernel<X, S, false>), grid, kThreads, 0, stream, p);
+    LV_LAUNCH((langevin_step_kernel<X, S, false>), grid_of(p), kThreads, 0, stream, p);
   }
+}
+
+template <typename X, typename S>
+void langevin_table_step_cuda(const LangevinTableStep<X, S>& p, void* stream) {
+  if (is_dense(p.step)) {
+    LV_LAUNCH((langevin_table_step_kernel<X, S, true>), grid_of(p.step), kThreads, 0, stream, p);
+  } else {
+    LV_LAUNCH((langevin_table_step_kernel<X, S, false>), grid_of(p.step), kThreads, 0, stream, p);
+  }
+}
+
+void advance_row_cuda(const AdvanceRow& p, void* stream) {
+  LV_LAUNCH(advance_row_kernel, dim3(1), kThreads, 0, stream, p);
 }
 
 template void langevin_step_cuda(const LangevinStep<float, float>&, void*);
 template void langevin_step_cuda(const LangevinStep<float, bfloat16>&, void*);
 template void langevin_step_cuda(const LangevinStep<float, float16>&, void*);
+template void langevin_table_step_cuda(const LangevinTableStep<float, float>&, void*);
+template void langevin_table_step_cuda(const LangevinTableStep<float, bfloat16>&, void*);
+template void langevin_table_step_cuda(const LangevinTableStep<float, float16>&, void*);
 
 }  // namespace lv

@@ -1,10 +1,11 @@
-"""The convolutions of an engine, each with its weight in the form that it is computed with.
+"""The convolutions of an engine on the CPU, each with its weight in the form that it is computed with.
 
 A convolution is called as conv(x, arena, add=None) on channels-last x; the result is a buffer of the arena, or `add`,
 increased by the convolution. Which kind serves depends on channels and size alone, never on the batch or a clock, so
 that a sample's numbers do not depend on how a run is cut.
 """
 
+import contextlib
 import functools
 
 import torch
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 
 from .. import _native
 from ..ops.conv3x3 import why_not_fast
+from .precisions import DTYPES
 
 PANEL = 64
 INT16_GROUP, INT16_RUN, INT16_LARGEST = 32, 128, 7000
@@ -33,6 +35,8 @@ class Winograd:
         dilation: of it, which is also the padding.
         pool: the mean over 2x2 pixels follows, taken in the transform of the result.
     """
+
+    adds = True
 
     def __init__(self, weight, bias, dilation=1, pool=False):
         self.weight, self.outputs = winograd_weight(weight), len(weight)
@@ -110,6 +114,8 @@ class Direct:
         size: (B, H, W) of the inputs, which the order is chosen for; others are right, too.
     """
 
+    adds = True
+
     def __init__(self, weight, bias, stride, padding, dilation, size):
         self.weight = weight.detach().clone(memory_format=torch.channels_last)
         self.bias = None if bias is None else bias.detach().clone()
@@ -132,11 +138,6 @@ class Direct:
         return torch.ops.mkldnn._convolution_pointwise_(
             add, x, self.packed, self.bias, *sizes, "add", None, None, [], ""
         )
-
-
-def activations(precision) -> torch.dtype:
-    """Between an engine's first and last convolution."""
-    return torch.bfloat16 if precision == "bf16" else torch.float32
 
 
 @functools.cache
@@ -176,37 +177,70 @@ def why_not_winograd(conv, height, width, precision) -> str:
     return why_not_fast(conv.in_channels, conv.out_channels, height, width, conv.dilation[0])
 
 
-def convolution(conv, precision, size):
-    """The fastest form of an nn.Conv2d that keeps the size, for inputs of size (B, H, W)."""
-    dilation, weight, bias = conv.dilation[0], conv.weight, conv.bias
-    if not why_not_winograd(conv, *size[1:], precision):
-        return _WINOGRAD[precision](weight, bias, dilation)
-    padding = conv.padding[0]
-    if dilation > 1 and dilation >= max(size[1:]):  # all taps but the centre's fall on the padding
-        weight, dilation, padding = weight[:, :, 1:2, 1:2], 1, 0
-    return Direct(*_cast(weight, bias, precision), 1, padding, dilation, size)
+class Pooled:
+    """The mean over 2x2 pixels, before or after a convolution of any kind."""
+
+    def __init__(self, conv, before):
+        self.conv, self.before, self.adds = conv, before, conv.adds
+
+    def __call__(self, x, arena, **add):
+        if self.before:
+            return self.conv(pooled(x), arena, **add)
+        y = pooled(self.conv(x, arena))
+        return add["add"].add_(y) if add else y
 
 
-def pooled_convolution(module, precision, size):
-    """The form of a `ConvMeanPool` for inputs of size (B, H, W): conv(x, arena)."""
-    conv, (batch, height, width) = module.conv, size
-    if conv.kernel_size == (1, 1):  # commutes with the mean
-        inner = Direct(*_cast(conv.weight, conv.bias, precision), 1, 0, 1, (batch, -(-height // 2), -(-width // 2)))
-        return lambda x, arena, add=None: inner(F.avg_pool2d(x, 2, ceil_mode=True), arena, add)
-    if height % 2 or width % 2:
-        whole = convolution(conv, precision, size)
-        return lambda x, arena, add=None: _summed(F.avg_pool2d(whole(x, arena), 2, ceil_mode=True), add)
-    if not why_not_winograd(conv, height, width, precision):
-        return _WINOGRAD[precision](conv.weight, conv.bias, pool=True)
-    # The mean of the four convolutions is one with stride 2, whose kernel is the mean of the four shifted ones.
-    weight = F.avg_pool2d(F.pad(conv.weight, (1, 1, 1, 1)), 2, stride=1)
-    return Direct(*_cast(weight, conv.bias, precision), 2, 1, 1, size)
+def pooled(x):
+    """The mean over 2x2 pixels; an odd last row or column is averaged over the pixels it has."""
+    return F.avg_pool2d(x, 2, ceil_mode=True)
 
 
-def _summed(y, add):
-    return y if add is None else add.add_(y)
+def mean_weight(weight):
+    """Of the convolution with stride 2 that is a 3x3 one's mean over 2x2 pixels: the mean of the four shifted."""
+    return F.avg_pool2d(F.pad(weight, (1, 1, 1, 1)), 2, stride=1)
 
 
-def _cast(weight, bias, precision):
-    dtype = activations(precision)
+class CpuForms:
+    """The fastest forms of the convolutions on a CPU; see `network`.
+
+    Args:
+        precision: of the convolutions between the first and the last.
+    """
+
+    def __init__(self, precision):
+        self.precision, self.dtype = precision, DTYPES[precision]
+
+    def around(self):
+        """What a forward pass runs in."""
+        return contextlib.nullcontext()
+
+    def outer(self, conv, size):
+        """Of the first and the last convolution."""
+        return Direct(conv.weight.float(), conv.bias.float(), 1, 1, 1, size)
+
+    def convolution(self, conv, size):
+        """Of an nn.Conv2d that keeps the size."""
+        dilation, weight, bias = conv.dilation[0], conv.weight, conv.bias
+        if not why_not_winograd(conv, *size[1:], self.precision):
+            return _WINOGRAD[self.precision](weight, bias, dilation)
+        padding = conv.padding[0]
+        if dilation > 1 and dilation >= max(size[1:]):  # all taps but the centre's fall on the padding
+            weight, dilation, padding = weight[:, :, 1:2, 1:2], 1, 0
+        return Direct(*cast(weight, bias, self.dtype), 1, padding, dilation, size)
+
+    def pooled(self, module, size):
+        """Of a `ConvMeanPool`."""
+        conv, (batch, height, width) = module.conv, size
+        if conv.kernel_size == (1, 1):  # commutes with the mean
+            small = (batch, -(-height // 2), -(-width // 2))
+            return Pooled(Direct(*cast(conv.weight, conv.bias, self.dtype), 1, 0, 1, small), before=True)
+        if height % 2 or width % 2:
+            return Pooled(self.convolution(conv, size), before=False)
+        if not why_not_winograd(conv, height, width, self.precision):
+            return _WINOGRAD[self.precision](conv.weight, conv.bias, pool=True)
+        return Direct(*cast(mean_weight(conv.weight), conv.bias, self.dtype), 2, 1, 1, size)
+
+
+def cast(weight, bias, dtype):
+    """Both in a dtype."""
     return weight.to(dtype), None if bias is None else bias.to(dtype)

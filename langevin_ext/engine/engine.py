@@ -7,10 +7,10 @@ import torch
 from .. import _native
 from ..models.ncsn import NCSN, NCSNv2
 from .arena import Arena
-from .convolutions import activations, why_not_int16, why_not_packed, why_not_winograd
+from .channels_last import Fresh, GpuForms
+from .convolutions import CpuForms, why_not_int16, why_not_packed, why_not_winograd
 from .network import Network
-
-PRECISIONS = ("auto", "fp32", "int16", "bf16")
+from .precisions import DTYPES, ON_CPU, ON_GPU, PRECISIONS, finite
 
 
 class Engine:
@@ -20,20 +20,26 @@ class Engine:
     replaced or changed in place (by an optimiser, `load_state_dict`, an average's `copy_`). torch does not count
     changes through `.data` or of inference tensors: call `refresh` after those. Threads take turns.
 
-    Args: as for `build`.
+    Args:
+        model, precision, batch: as for `build`.
+        notes: the first of them.
+        forms: of the convolutions, see `network`.
+        arena: for its buffers.
 
     Attributes:
         model: the network.
         shape, sigmas: the model's.
-        precision: "fp32", "int16" or "bf16".
+        device: of the model when the engine was built.
+        precision: "fp32", "tf32", "fp16", "bf16" or "int16".
         notes: list of sentences: what was chosen and why, what could not be used and why not.
+        steps: what `samplers.graphs` has captured of it.
     """
 
-    def __init__(self, model, precision, notes, batch):
+    def __init__(self, model, precision, notes, batch, forms, arena):
         self.model, self.precision, self.notes = model, precision, notes
-        self._arena, self._batch = Arena(activations(precision)), batch
-        self._network, self._seen = None, None
-        self._lock = threading.Lock()
+        self.device, self.steps = next(model.parameters()).device, {}
+        self._forms, self._arena, self._batch = forms, arena, batch
+        self._network, self._seen, self._lock = None, None, threading.Lock()
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -49,8 +55,8 @@ class Engine:
         """The score at noise level sigmas[level].
 
         Args:
-            x: (B, C, H, W) float32 on the CPU.
-            level: (B,) int64 in [0, L).
+            x: (B, C, H, W) float32 on the engine's device.
+            level: (B,) int64 in [0, L); on a GPU nobody looks, and a sample with another level becomes NaN.
 
         Returns:
             (B, C, H, W) like x.
@@ -60,33 +66,38 @@ class Engine:
         """
         self.model.check_input(x, level)
         levels = len(self.model.sigmas)
-        if len(level) and not 0 <= int(level.min()) <= int(level.max()) < levels:
+        if level.device.type == "cpu" and len(level) and not 0 <= int(level.min()) <= int(level.max()) < levels:
             raise ValueError(f"engine: level must be in [0, {levels}), got {int(level.min())} to {int(level.max())}")
         return self._features(x, level)
 
     def _features(self, x, level):
         """The network's last convolution: (B, C, H, W)."""
-        if x.dtype != torch.float32 or x.device.type != "cpu":
-            raise TypeError(f"engine: x must be float32 on the CPU, got {x.dtype} on {x.device}")
+        if x.dtype != torch.float32 or x.device != self.device:
+            raise TypeError(f"engine: x must be float32 on {_named(self.device)}, got {x.dtype} on {x.device}")
         if x.requires_grad and torch.is_grad_enabled():
             raise ValueError("engine: x must not require grad, an engine has no gradient; call the network itself")
         if not len(x):
             return torch.empty_like(x)
-        with self._lock, torch.inference_mode():
-            if self._seen != (seen := _versions(self.model)):
-                self.refresh()
-                self._seen = seen
+        with self._lock, torch.inference_mode(), self._forms.around():
+            network = self.network()
             if len(x) != self._batch:
                 self._arena.clear()
                 self._batch = len(x)
             self._arena.threads = torch.get_num_threads()
-            y = self._network(x, self._arena, level)
+            y = network(x, self._arena, level)
         return y if torch.is_inference_mode_enabled() else y.clone()  # the clone may be written to everywhere
+
+    def network(self) -> Network:
+        """What the engine computes with: the weights as they are now."""
+        if self._seen != (seen := _versions(self.model)):
+            self.refresh()
+            self._seen = seen
+        return self._network
 
     @torch.inference_mode()
     def refresh(self) -> None:
         """Reads the weights of the model."""
-        self._network = Network(self.model, self.precision, max(1, self._batch))
+        self._network = Network(self.model, self._forms, max(1, self._batch))
 
     def __str__(self) -> str:
         return "; ".join(self.notes)
@@ -110,15 +121,18 @@ class SigmaEngine(Engine):
 def build(model, *, precision="auto", device=None, batch=16) -> Engine:
     """The engine of a network.
 
-    "auto" is float32: its convolutions by F(4x4, 3x3) were faster than oneDNN's in bfloat16 on the processors where
-    both were measured (docs/performance.md), and round no more than the network's own.
+    "auto" on the CPU is float32: its convolutions by F(4x4, 3x3) were faster than oneDNN's in bfloat16 on the
+    processors where both were measured (docs/performance.md), and round no more than the network's own. On a GPU it is
+    fp16, or bf16 where a few scores are not finite in fp16; the notes say so.
 
     Args:
-        model: `NCSN` or `NCSNv2` with float32 parameters, on the CPU.
-        precision: "auto"; "fp32"; "int16", factors of the products of F(4x4, 3x3) in 16-bit fixed point with scales
-            of their own for each tile, and exact sums: about 0.2 % of error in the score, for CPUs with AVX512-VNNI;
-            "bf16", weights and activations between the first and last convolution in bfloat16, about 1 %.
-        device: None, or the CPU.
+        model: `NCSN` or `NCSNv2` with float32 parameters.
+        precision: "auto" or "fp32"; on the CPU "int16", factors of the products of F(4x4, 3x3) in 16-bit fixed point
+            with scales of their own for each tile, and exact sums, for CPUs with AVX512-VNNI; "bf16"; on a GPU also
+            "fp16" and "tf32". In bf16 and fp16 weights and activations between the first and last convolution have that
+            type; in "tf32" all convolutions round their inputs to TF32, in no other does any. The error in the score is
+            about 1 % in bf16, 0.2 % in fp16 and int16.
+        device: None, or the model's.
         batch: about how many images come at a time.
 
     Raises:
@@ -126,32 +140,65 @@ def build(model, *, precision="auto", device=None, batch=16) -> Engine:
     """
     if precision not in PRECISIONS:
         raise ValueError(f"engine: precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
-    device = torch.device("cpu" if device is None else device)
-    if device.type != "cpu":
-        raise ValueError(f"engine: device must be the CPU, got {device}")
     reason = why_not(model)
     if reason:
-        raise TypeError(f"engine: model must be a float32 NCSN or NCSNv2 on the CPU; {reason}")
+        raise TypeError(f"engine: model must be a float32 NCSN or NCSNv2 on the CPU or a GPU; {reason}")
+    own = next(model.parameters()).device
+    given = own if device is None else torch.device(device)
+    if given.type != own.type or given.index not in (None, own.index):
+        raise ValueError(f"engine: device must be the model's, {_named(own)}, got {given}")
+    if own.type != "cpu":
+        return _on_gpu(model, precision, batch)
+    if precision not in ON_CPU:
+        raise ValueError(f"engine: precision must be one of {', '.join(ON_CPU)} on the CPU, got {precision!r}")
     if precision == "bf16" and not bf16_runs():
         raise ValueError("engine: precision must be 'fp32' or 'auto' here, this CPU has no bfloat16 arithmetic")
     if precision == "int16" and (reason := why_not_int16()):
         raise ValueError(f"engine: precision must be 'fp32' or 'auto' here, {reason}")
     precision = "fp32" if precision == "auto" else precision
-    kind = SigmaEngine if isinstance(model, NCSNv2) else Engine
-    return kind(model, precision, _notes(model, precision), batch)
+    forms, notes = CpuForms(precision), _notes(model, precision)
+    return _kind(model)(model, precision, notes, batch, forms, Arena(forms.dtype))
+
+
+def gpu_form(model, precision, batch=16, notes=()) -> Engine:
+    """The engine in the form for a GPU, on whatever device the model is."""
+    forms, device = GpuForms(DTYPES[precision], tf32=precision == "tf32"), next(model.parameters()).device
+    text = [f"GPU engine in {precision}, channels-last", *notes]
+    return _kind(model)(model, precision, text, batch, forms, Fresh(forms.dtype, device))
+
+
+def _on_gpu(model, precision, batch):
+    if precision not in ON_GPU:
+        raise ValueError(f"engine: precision must be one of {', '.join(ON_GPU)} on a GPU, got {precision!r}")
+    if precision != "auto":
+        return gpu_form(model, precision, batch)
+    fast = gpu_form(model, "fp16", batch)
+    if finite(fast):
+        return fast
+    return gpu_form(model, "bf16", batch, ["bf16 for fp16, in which scores of its starting points are not finite"])
+
+
+def _kind(model):
+    return SigmaEngine if isinstance(model, NCSNv2) else Engine
+
+
+def _named(device):
+    return "the CPU" if device.type == "cpu" else str(device)
 
 
 def why_not(model) -> str:
     """Why there is no engine for a model, "" where there is one."""
     if type(model) not in (NCSN, NCSNv2):
         return f"it is {type(model).__name__}"
-    found = {(p.dtype, p.device.type) for p in model.parameters()}
-    if found != {(torch.float32, "cpu")}:
+    found = {(p.dtype, p.device) for p in model.parameters()}
+    dtype, device = next(iter(found))
+    if len(found) > 1 or dtype != torch.float32 or device.type not in ("cpu", "cuda"):
         return "its parameters are " + ", ".join(sorted(f"{dtype} on {device}" for dtype, device in found))
     if any(m._forward_hooks or m._forward_pre_hooks or hasattr(m, "parametrizations") for m in model.modules()):
         return "it has hooks or parametrizations, which an engine would pass by"
-    if _native.core(torch.device("cpu")) is None:
-        return "the native core does not run (see langevin_ext.backend_info)"
+    if _native.core(device) is None:
+        reason = f": {_native.why_no_cuda(device.index or 0)}" if device.type == "cuda" else ""
+        return f"the native core does not run{reason} (see langevin_ext.backend_info)"
     return ""
 
 
@@ -161,7 +208,7 @@ def bf16_runs() -> bool:
 
 
 def _notes(model, precision):
-    """What an engine does and why."""
+    """What an engine on the CPU does and why."""
     convs = [m for m in model.modules() if isinstance(m, torch.nn.Conv2d)]
     reasons = {why_not_winograd(conv, *model.shape[1:], precision) for conv in convs if conv.in_channels == model.ngf}
     notes = [f"CPU engine in {precision}"]
@@ -170,7 +217,7 @@ def _notes(model, precision):
         notes.append(f"3x3 convolutions by F(4x4, 3x3){factors} where the size allows")
     else:
         notes.append(f"no convolution by F(4x4, 3x3): {'; '.join(sorted(reasons))}")
-    packed = why_not_packed(activations(precision))
+    packed = why_not_packed(DTYPES[precision])
     notes.append(f"weights not repacked: {packed}" if packed else "the others with repacked weights")
     return notes
 

@@ -1,7 +1,15 @@
 """The RefineNet of NCSN and NCSNv2 as an engine runs it: `models.refinenet` block by block, on buffers of an arena.
 
-The blocks have the structure of the modules of the same names. A buffer has one owner: a block that is given one may
-write its result there, except `Residual` with a shortcut, whose input the cascades read again.
+The blocks have the structure of the modules of the same names, and hand on `Sum`s: a convolution adds the other branch
+itself where it can (`adds`), else the norm behind it does. Which convolutions there are is said by `forms`, an object
+with `dtype`, that of the activations between the first and the last convolution, and
+
+    convolution(conv, size)    of an nn.Conv2d that keeps the size, for inputs of size (B, H, W)
+    pooled(module, size)       of a `ConvMeanPool`
+    outer(conv, size)          of the first and the last, whose inputs and outputs are float32
+
+A buffer has one owner: a block that is given one may write its result there, except `Residual` with a shortcut, whose
+input the cascades read again.
 """
 
 import torch
@@ -9,7 +17,31 @@ import torch.nn.functional as F
 
 from .. import _native
 from ..models.norm import ConditionalInstanceNorm2dPlus
-from .convolutions import Direct, activations, convolution, pooled_convolution
+
+
+class Sum:
+    """x + residual, (B, C, H, W), added by the first who reads it, into x; both buffers belong to it until then."""
+
+    def __init__(self, x, residual=None):
+        self.x, self.residual = x, residual
+
+    def value(self, arena):
+        """The sum."""
+        if self.residual is not None:
+            self.x.add_(self.residual)
+            self.added(arena)
+        return self.x
+
+    def added(self, arena):
+        """Says that x is the sum now."""
+        if self.residual is not None:
+            arena.give(self.residual)
+            self.residual = None
+
+
+def plus(conv, a, arena, other) -> Sum:
+    """conv(a) + other; `other` belongs to the sum."""
+    return Sum(conv(a, arena, add=other)) if conv.adds else Sum(conv(a, arena), other)
 
 
 class Norm:
@@ -23,90 +55,92 @@ class Norm:
             weight = module.embed.weight if self.conditional else torch.cat([r for r in rows if r is not None])[None]
             self.weight = weight.detach().float().clone(memory_format=torch.contiguous_format)
 
-    def __call__(self, x, arena, level, *, elu=True):
-        """A new buffer; x stays."""
-        y = arena.take(x.shape)
+    def __call__(self, h, arena, level, *, elu=True):
+        """A new buffer, of h or a buffer; what h adds up is in h.x afterwards, and otherwise h stays."""
+        h = h if isinstance(h, Sum) else Sum(h)
+        x, y = h.x, arena.take(h.x.shape)
         if self.weight is None:
-            return torch.ops.aten.elu.out(x, out=y)
+            return torch.ops.aten.elu.out(h.value(arena), out=y)
         core, (samples, channels) = _native.core(x.device), x.shape[:2]
         statistics = samples * (2 * channels + 2)
-        # One piece of scratch memory: the statistics, then the partial sums they are made of.
-        scratch = arena.scratch(statistics + core.instance_norm_plus_scratch(x, False))
-        level = level if self.conditional else None
+        # One piece of scratch memory: the statistics and, aligned, the partial sums they are made of.
+        begin = -(-statistics // 64) * 64
+        scratch = arena.scratch(begin + core.instance_norm_plus_scratch(x, False))
         core.instance_norm_plus(
             x,
-            None,
-            None,
+            h.residual,
+            None if h.residual is None else x,  # an element is read before its sum takes its place
             y,
             self.weight,
-            level,
+            level if self.conditional else None,
             scratch[:statistics],
-            scratch[statistics:],
+            scratch[begin:],
             self.paper,
             1e-5,
             elu,
             arena.threads,
         )
+        h.added(arena)
         return y
 
 
 class Residual:
-    """`ResidualBlock`; with a shortcut x stays, without one the result is written over it."""
+    """`ResidualBlock`; with a shortcut x stays, without one the result is written over it where convolutions add."""
 
-    def __init__(self, block, precision, size):
+    def __init__(self, block, forms, size):
         self.norm1, self.norm2 = Norm(block.normalize1), Norm(block.normalize2)
-        self.conv1 = convolution(block.conv1, precision, size)
-        form = pooled_convolution if hasattr(block.conv2, "conv") else convolution
-        self.conv2 = form(block.conv2, precision, size)
-        self.shortcut = form(block.shortcut, precision, size) if block.reshape else None
+        self.conv1 = forms.convolution(block.conv1, size)
+        form = forms.pooled if hasattr(block.conv2, "conv") else forms.convolution
+        self.conv2 = form(block.conv2, size)
+        self.shortcut = form(block.shortcut, size) if block.reshape else None
 
-    def __call__(self, x, arena, level):
-        a = self.norm1(x, arena, level)
+    def __call__(self, h, arena, level):
+        a = self.norm1(h, arena, level)
         b = self.conv1(a, arena)
         arena.give(a)
         a = self.norm2(b, arena, level)
         arena.give(b)
-        y = self.conv2(a, arena, add=x if self.shortcut is None else self.shortcut(x, arena))
+        y = plus(self.conv2, a, arena, h.x if self.shortcut is None else self.shortcut(h.x, arena))
         arena.give(a)
         return y
 
 
 class Units:
-    """`ResidualConvUnit`; the result is written over x."""
+    """`ResidualConvUnit`; the result is written over its input where convolutions add."""
 
-    def __init__(self, module, precision, size):
+    def __init__(self, module, forms, size):
         names = [f"{i}_{j}" for i in range(1, module.n_blocks + 1) for j in (1, 2)]
         norms = [Norm(getattr(module, f"{name}_norm", None)) for name in names]
-        convs = [convolution(getattr(module, f"{name}_conv"), precision, size) for name in names]
+        convs = [forms.convolution(getattr(module, f"{name}_conv"), size) for name in names]
         self.pairs = list(zip(norms[::2], convs[::2], norms[1::2], convs[1::2], strict=True))
 
-    def __call__(self, x, arena, level):
+    def __call__(self, h, arena, level):
         for norm1, conv1, norm2, conv2 in self.pairs:
-            a = norm1(x, arena, level)
+            a = norm1(h, arena, level)
             b = conv1(a, arena)
             arena.give(a)
             a = norm2(b, arena, level)
             arena.give(b)
-            x = conv2(a, arena, add=x)
+            h = plus(conv2, a, arena, h.x)
             arena.give(a)
-        return x
+        return h
 
 
 class Pooling:
-    """`ChainedPooling`; the result is written over x."""
+    """`ChainedPooling`; the result is written over its input."""
 
-    def __init__(self, module, precision, size):
+    def __init__(self, module, forms, size):
         self.average = module.norms is not None
         self.norms = [Norm(norm) for norm in module.norms] if self.average else []
-        self.convs = [convolution(conv, precision, size) for conv in module.convs]
+        self.convs = [forms.convolution(conv, size) for conv in module.convs]
 
-    def __call__(self, x, arena, level):
-        x = F.elu_(x)
+    def __call__(self, h, arena, level):
+        x = F.elu_(h.value(arena))
         first = self.stage(0, x, arena, level)
         last = self.stage(1, first, arena, level)
-        x.add_(first).add_(last)
-        arena.give(first, last)
-        return x
+        x.add_(first)
+        arena.give(first)
+        return Sum(x, last)
 
     def stage(self, i, x, arena, level):
         """conv(pool(norm(x))); x stays."""
@@ -123,38 +157,41 @@ class Pooling:
 class Fusion:
     """`MultiResolutionFusion`; its inputs are given back."""
 
-    def __init__(self, module, precision, sizes):
+    def __init__(self, module, forms, sizes):
         self.norms = [None] * len(sizes) if module.norms is None else [Norm(norm) for norm in module.norms]
-        self.convs = [convolution(conv, precision, size) for conv, size in zip(module.convs, sizes, strict=True)]
+        self.convs = [forms.convolution(conv, size) for conv, size in zip(module.convs, sizes, strict=True)]
 
-    def __call__(self, xs, arena, level):
+    def __call__(self, hs, arena, level):
         total = None
-        for x, norm, conv in zip(xs, self.norms, self.convs, strict=True):
-            a = x if norm is None else norm(x, arena, level, elu=False)
-            fits = total is None or x.shape[2:] == total.shape[2:]
-            y = conv(a, arena, add=total if fits else None)
-            if not fits:
-                total.add_(F.interpolate(y, size=total.shape[2:], mode="bilinear", align_corners=True))
-                arena.give(y)
+        for h, norm, conv in zip(hs, self.norms, self.convs, strict=True):
+            a = h.value(arena) if norm is None else norm(h, arena, level, elu=False)
+            if total is None:
+                total = Sum(conv(a, arena))
+            elif h.x.shape[2:] == total.x.shape[2:]:
+                total = plus(conv, a, arena, total.value(arena))
             else:
-                total = y
-            arena.give(*([x] if norm is None else [x, a]))
+                y = conv(a, arena)
+                total = Sum(
+                    total.value(arena), F.interpolate(y, total.x.shape[2:], mode="bilinear", align_corners=True)
+                )
+                arena.give(y)
+            arena.give(*([a] if norm is None else [h.x, a]))
         return total
 
 
 class Cascade:
     """`RefineBlock`, of inputs of sizes (B, H, W), finest first."""
 
-    def __init__(self, module, precision, sizes):
-        self.adapts = [Units(unit, precision, size) for unit, size in zip(module.adapt_convs, sizes, strict=True)]
-        self.fusion = None if module.msf is None else Fusion(module.msf, precision, sizes)
-        self.pooling = Pooling(module.crp, precision, sizes[0])
-        self.units = Units(module.output_convs, precision, sizes[0])
+    def __init__(self, module, forms, sizes):
+        self.adapts = [Units(unit, forms, size) for unit, size in zip(module.adapt_convs, sizes, strict=True)]
+        self.fusion = None if module.msf is None else Fusion(module.msf, forms, sizes)
+        self.pooling = Pooling(module.crp, forms, sizes[0])
+        self.units = Units(module.output_convs, forms, sizes[0])
 
-    def __call__(self, xs, arena, level):
-        xs = [adapt(x, arena, level) for adapt, x in zip(self.adapts, xs, strict=True)]
-        x = xs[0] if self.fusion is None else self.fusion(xs, arena, level)
-        return self.units(self.pooling(x, arena, level), arena, level)
+    def __call__(self, hs, arena, level):
+        hs = [adapt(h, arena, level) for adapt, h in zip(self.adapts, hs, strict=True)]
+        h = hs[0] if self.fusion is None else self.fusion(hs, arena, level)
+        return self.units(self.pooling(h, arena, level), arena, level)
 
 
 class Network:
@@ -162,33 +199,31 @@ class Network:
 
     Args:
         model: the module.
-        precision: "fp32", "int16" or "bf16", between the first convolution and the last, which are float32.
+        forms: of the convolutions.
         batch: about how many images come at a time.
     """
 
-    def __init__(self, model, precision, batch):
+    def __init__(self, model, forms, batch):
         size = (batch, *model.shape[1:])
         low = (batch, *(-(-n // 2) for n in size[1:]))
-        begin, end = model.begin_conv, model.end_conv
-        self.dtype = activations(precision)
-        self.begin = Direct(begin.weight.float(), begin.bias.float(), 1, 1, 1, size)
-        self.end = Direct(end.weight.float(), end.bias.float(), 1, 1, 1, size)
+        self.dtype = forms.dtype
+        self.begin, self.end = forms.outer(model.begin_conv, size), forms.outer(model.end_conv, size)
         self.normalizer = Norm(model.normalizer)
         stages = ((model.res1, size, size), (model.res2, size, low), (model.res3, low, low), (model.res4, low, low))
         self.stages = [
-            [Residual(block, precision, before if i == 0 else after) for i, block in enumerate(blocks)]
+            [Residual(block, forms, before if i == 0 else after) for i, block in enumerate(blocks)]
             for blocks, before, after in stages
         ]
         self.cascades = [
-            Cascade(model.refine1, precision, [low]),
-            Cascade(model.refine2, precision, [low, low]),
-            Cascade(model.refine3, precision, [low, low]),
-            Cascade(model.refine4, precision, [size, low]),
+            Cascade(model.refine1, forms, [low]),
+            Cascade(model.refine2, forms, [low, low]),
+            Cascade(model.refine3, forms, [low, low]),
+            Cascade(model.refine4, forms, [size, low]),
         ]
 
     def __call__(self, x, arena, level):
         """x (B, C, H, W) float32 in [0, 1] -> the network's output, float32, contiguous."""
-        h = self.begin((2 * x - 1).contiguous(memory_format=torch.channels_last), arena).to(self.dtype)
+        h = Sum(self.begin((2 * x - 1).contiguous(memory_format=torch.channels_last), arena).to(self.dtype))
         layers = []
         for blocks in self.stages:
             for block in blocks:
@@ -198,7 +233,7 @@ class Network:
         for cascade, layer in zip(self.cascades[1:], reversed(layers[:3]), strict=True):
             h = cascade([layer, h], arena, level)
         a = self.normalizer(h, arena, level)
-        arena.give(h)
+        arena.give(h.x)
         y = self.end(a.float(), arena).contiguous()
         arena.give(a)
         return y

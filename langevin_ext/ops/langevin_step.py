@@ -74,22 +74,23 @@ def langevin_step(x, score, score_coef, noise_coef, *, seed, step, first=0, stre
     name = "langevin_step"
     check_tensor(name, "x", x, STATE)
     check_batch(name, "x", x)
-    check_tensor(
-        name,
-        "score",
-        score,
-        (torch.float64,) if x.dtype == torch.float64 else (torch.float32, torch.bfloat16, torch.float16),
-    )
-    check_like(name, "score", score, "x", x)
-    if mask is not None:
-        check_tensor(name, "mask", mask, (torch.bool,))
-        check_like(name, "mask", mask, "x", x, x.shape if mask.dim() == x.dim() else x.shape[1:])
+    check_images(name, x, score, mask)
     if not (math.isfinite(score_coef) and math.isfinite(noise_coef) and noise_coef >= 0):
         raise ValueError(
             f"{name}: score_coef and noise_coef must be finite and noise_coef >= 0, got {score_coef} and {noise_coef}"
         )
-    check_no_gradient(name, "x", x)
-    check_no_gradient(name, "score", score)
     check_counter(name, seed, step, first, stream, x.shape)
     _langevin_step_op(x, score, mask, float(score_coef), float(noise_coef), signed(seed), step, first, stream)
     return x
+
+
+def check_images(name, x, score, mask):
+    """What must hold of the score and the mask of a step of x."""
+    half = (torch.float32, torch.bfloat16, torch.float16)
+    check_tensor(name, "score", score, (torch.float64,) if x.dtype == torch.float64 else half)
+    check_like(name, "score", score, "x", x)
+    if mask is not None:
+        check_tensor(name, "mask", mask, (torch.bool,))
+        check_like(name, "mask", mask, "x", x, x.shape if mask.dim() == x.dim() else x.shape[1:])
+    check_no_gradient(name, "x", x)
+    check_no_gradient(name, "score", score)

@@ -2,20 +2,19 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from tqdm import tqdm
 
 from ..engine import PRECISIONS
 from ..schedules import step_lr_from_eps
-from . import build, find, inputs, takes
+from . import build, find, graphs, inputs, takes
+from .batches import default_batch
 from .engines import engines_of
 from .starts import DataStart, start_of
 from .table import DENOISE, Change, Run, Upsample, evaluations
 from .upsampling import check_ladder_of_sizes, check_upsample, try_out
-
-BATCH_VALUES = {"cpu": 2**16}  # values of x in one batch, where the user names no batch size; elsewhere 2^18
 
 
 @dataclass(frozen=True)
@@ -128,6 +127,8 @@ class Job:
     runners: list = field(default_factory=list)  # what is called: the engine of a model, or the model
     precision: str = "fp32"
     engine: list[str] = field(default_factory=list)  # what each runner is, and why
+    graph: str | bool = "auto"  # the user's wish
+    loops: list[str | None] = field(default_factory=list)  # of each stage, why its rows are not replayed, or ""
 
     def score(self, stage) -> Callable:
         """The score that a stage's rows call, level an index into the stage's ladder."""
@@ -160,6 +161,7 @@ def prepare(
     mask=None,
     upsample="bicubic",
     precision="auto",
+    graph="auto",
     device=None,
     dtype=torch.float32,
     **options,
@@ -186,7 +188,7 @@ def prepare(
     inputs.check_dtype(models, dtype, device)
     try_out(upsample, stages, shapes, dtype, device)
     if batch_size is None:
-        batch_size = max(1, BATCH_VALUES.get(device.type, 2**18) // math.prod(shapes[output]))
+        batch_size = default_batch(models, shapes[output], device)
     batch_size = min(n, inputs.integer("batch_size", batch_size, 1))
     runners, kind, notes = engines_of(models, precision, device, dtype, batch_size)
     scores = runners if found.velocity else inputs.ladders_of(runners, sigmas)[0]
@@ -206,9 +208,8 @@ def prepare(
         output,
     )
     job = Job(plan, models, scores, seed, first, init, pixels, upsample, device, dtype, options, runners, kind, notes)
-    for stage in stages:
-        job.score(stage)  # raises for levels that the model does not have
-    return job
+    called = [job.score(stage) for stage in stages]  # raises for levels that the model does not have
+    return replace(job, graph=graph, loops=graphs.reasons(stages, called, graph))
 
 
 def _check_taken(name, scheme, given):

@@ -5,6 +5,7 @@ import time
 
 import torch
 
+from .copies import Copies
 from .inputs import integer
 from .loop import run_stage
 from .record import STATISTICS
@@ -61,11 +62,15 @@ class Counting:
         self.score, self.continuous, self.calls, self.size = score, continuous, calls, size
 
     def __call__(self, x, level):
-        self.calls[self.size] += 1
+        self.count()
         return self.score(x, level)
 
-    def at_sigma(self, x, sigma):
+    def count(self):
+        """One more call."""
         self.calls[self.size] += 1
+
+    def at_sigma(self, x, sigma):
+        self.count()
         return self.continuous(x, sigma)
 
 
@@ -74,7 +79,7 @@ class Monitor:
 
     def __init__(self, job, record, checkpoint, *, snapshot=None, callback=None, bar=None):
         self.job, self.record, self.checkpoint = job, record, checkpoint
-        self.callback, self.bar = callback, bar
+        self.callback, self.bar, self.copies = callback, bar, Copies(job.device)
         self.snapshots = {place: slot for slot, place in enumerate(kept_rows(job.plan.stages, snapshot))}
         self.levels = {place: index for index, place in enumerate(level_ends(job.plan.stages))}
         self.began = time.monotonic()
@@ -114,7 +119,7 @@ class Monitor:
         if place in self.snapshots:
             kept = self.record.snapshots[self.snapshots[place]]  # without the copies that some states have
             part = kept[self.low : self.low + len(x)]
-            part.copy_(x[: len(part), : kept.shape[1]])
+            self.copies.put(part, x[: len(part), : kept.shape[1]])
         if self.callback is not None:
             self.callback({"x": x, "first": self.job.first + self.low} | place_of(self.job.plan.stages, *place))
 
@@ -127,6 +132,7 @@ class Monitor:
     def _save(self, i, x):
         """Writes the checkpoint after row i."""
         self._check(i, x)
+        self.copies.flush()
         record = self.record
         record.batch, record.stage, record.row, record.state = self.batch, self.number, i + 1, x.cpu()
         self.lap()

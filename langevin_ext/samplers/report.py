@@ -1,6 +1,7 @@
 """What a run reports of itself: the settings that its samples depend on, and `info`."""
 
 from .. import _native
+from . import graphs
 from .monitor import diagnostics, place_of
 from .record import fingerprint
 from .starts import DataStart
@@ -50,11 +51,12 @@ def _one(values):
 
 
 def backend_of(job) -> dict:
-    """backend, precision and, for each model, engine: what computes, and why."""
+    """backend, precision; for each model, engine: what computes, and why; for each stage, graph: how its rows run."""
     return {
         "backend": f"{'native' if _native.core(job.device) else 'reference'} on {job.device}",
         "precision": job.precision,
         "engine": job.engine,
+        "graph": graphs.notes(job),
     }
 
 

@@ -30,6 +30,14 @@ ALL = {
         ),
         {"shape": (3, 2, 513), "mask": "batch"},
     ],
+    "langevin_table_step": [
+        *product(shape=[*SHAPES, ONE_BEYOND, (5, 4)], row=[0, 2]),
+        *product(
+            shape=[(3, 3, 8, 8)], dtype=[F32, BF16, F16], x_layout=LAYOUTS, score_layout=LAYOUTS, mask=[None, "image"]
+        ),
+        *product(shape=[(2, 3, 5, 7), (3, 3, 8, 8)], row=[-1, 3], mask=[None, "batch"]),
+    ],
+    "advance_row": product(samples=[0, 1, 5, 256, 257, 700], row=[-2, -1, 0, 1, 2]),
     "cld_step": [
         *product(shape=[*SHAPES, ONE_BEYOND, (5, 4)], score_layout=["contiguous", None]),
         *product(
@@ -102,6 +110,12 @@ ALL = {
 }
 
 FEW = {
+    "langevin_table_step": [
+        {"shape": (3, 3, 8, 8)},
+        {"shape": (3, 3, 5, 7), "row": 2},
+        {"shape": (2, 3, 5, 7), "row": 3},
+    ],
+    "advance_row": [{"samples": 700, "row": 1}, {"samples": 700, "row": 2}, {"samples": 5, "row": -1}],
     "noise": [{"shape": (3, 6)}, {"shape": (3, 1030)}],
     "langevin_step": [
         {"shape": ONE_BEYOND},

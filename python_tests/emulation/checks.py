@@ -45,6 +45,40 @@ def check_langevin_step(emulation, shape, dtype=F32, x_layout="contiguous", scor
     assert same_bits(result, step()[0])
 
 
+TABLE = torch.tensor([[0.3, 0.7, 7.0, 2.0], [-0.1, 0.0, 0.0, 0.0], [1e-5, 2.0, 2.0**32 - 1, 9.0]], dtype=torch.float64)
+
+
+def check_langevin_table_step(
+    emulation, shape, row=0, dtype=F32, x_layout="contiguous", score_layout="contiguous", mask=None
+):
+    score, place = tensor(shape, score_layout, dtype, seed=1), torch.tensor([row, SEED - 2**63, 5])
+    known = None if mask is None else tensor(shape if mask == "batch" else shape[1:], seed=2) > 0
+
+    def step():
+        return [ops.langevin_table_step(tensor(shape, x_layout), score, TABLE, place, stream=3, mask=known)]
+
+    (result,) = emulation.run(step)
+    if not 0 <= row < len(TABLE):
+        free = torch.ones(shape, dtype=torch.bool) if known is None else ~known.expand(shape)
+        assert result[free].isnan().all() and same_bits(result[~free], tensor(shape, x_layout)[~free])
+        return
+    score_coef, noise_coef, number, _ = TABLE[row].tolist()
+    coordinates = where(seed=SEED + 2**63, step=int(number))
+    expected = ops.langevin_step(tensor(shape, x_layout), score, score_coef, noise_coef, mask=known, **coordinates)
+    assert same_bits(result, expected)
+
+
+def check_advance_row(emulation, samples, row):
+    def advance():
+        place, level = torch.tensor([row, 11, 12]), torch.full((samples,), 77)
+        ops.advance_row(place, TABLE, level)
+        return [place, level]
+
+    place, level = emulation.run(advance)
+    assert place.tolist() == [row + 1, 11, 12]
+    assert level.tolist() == [int(TABLE[row + 1, 3]) if 0 <= row + 1 < len(TABLE) else -1] * samples
+
+
 def check_cld_step(emulation, shape, layout="contiguous", score_layout="contiguous", noise=(0.3, -0.2, 0.5)):
     score = None if score_layout is None else tensor(shape, score_layout, seed=1)
     b = (0.0, 0.0) if score is None else (-0.1, 0.7)

@@ -1,0 +1,113 @@
+"""The convolutions of an engine on a GPU: cuDNN's, channels-last, with the weights cast once; and its memory.
+
+Nothing here asks on which device it is. torch offers cuDNN's sum of two branches only with a ReLU behind it, so the
+convolutions do not add: the norm behind them does.
+"""
+
+import contextlib
+import threading
+
+import torch
+import torch.nn.functional as F
+
+from .convolutions import Pooled, cast, mean_weight
+
+
+class ChannelsLast:
+    """A convolution by the definition.
+
+    Args:
+        weight, bias: (K, C, kh, kw) and (K,) or None, in the dtype of the activations.
+        stride, padding, dilation: integers.
+    """
+
+    adds = False
+
+    def __init__(self, weight, bias, stride, padding, dilation):
+        self.weight = weight.detach().clone(memory_format=torch.channels_last)
+        self.bias = None if bias is None else bias.detach().clone()
+        self.sizes = stride, padding, dilation
+
+    def __call__(self, x, arena):
+        y = F.conv2d(x, self.weight, self.bias, *self.sizes)
+        return y.contiguous(memory_format=torch.channels_last)  # of images with one channel both orders are the same
+
+
+class Fresh:
+    """An `Arena` that keeps nothing: torch's allocator does, and a captured graph has memory of its own.
+
+    Args:
+        dtype, device: of the tensors.
+    """
+
+    threads = 1
+
+    def __init__(self, dtype, device):
+        self.dtype, self.device = dtype, device
+
+    def take(self, shape) -> torch.Tensor:
+        """A buffer (B, C, H, W), channels-last, with anything in it."""
+        return torch.empty(shape, dtype=self.dtype, device=self.device, memory_format=torch.channels_last)
+
+    def give(self, *buffers) -> None:
+        """Does nothing: a buffer is free once nobody has it."""
+
+    def scratch(self, size) -> torch.Tensor:
+        """`size` floats."""
+        return torch.empty(size, device=self.device)
+
+    def clear(self) -> None:
+        """Does nothing."""
+
+
+_switch = threading.RLock()
+
+
+@contextlib.contextmanager
+def float32_convolutions(precision):
+    """Float32 convolutions by cuDNN in "tf32" or "ieee" inside, as before behind it.
+
+    The switch is torch's, of the whole process: engines in several threads take turns, and what else computes
+    meanwhile sees it.
+    """
+    conv = torch.backends.cudnn.conv
+    with _switch:
+        before = conv.fp32_precision
+        conv.fp32_precision = precision
+        try:
+            yield
+        finally:
+            conv.fp32_precision = before
+
+
+class GpuForms:
+    """The forms of the convolutions on a GPU, with activations in `dtype`; see `network`.
+
+    Args:
+        dtype: of the activations.
+        tf32: whether convolutions of float32 round their inputs to TF32.
+    """
+
+    def __init__(self, dtype, tf32=False):
+        self.dtype, self.tf32 = dtype, tf32
+
+    def around(self):
+        """What a forward pass runs in."""
+        return float32_convolutions("tf32" if self.tf32 else "ieee")
+
+    def outer(self, conv, size):
+        """Of the first and the last convolution."""
+        return ChannelsLast(conv.weight.float(), conv.bias.float(), 1, 1, 1)
+
+    def convolution(self, conv, size):
+        """Of an nn.Conv2d that keeps the size."""
+        return ChannelsLast(*cast(conv.weight, conv.bias, self.dtype), 1, conv.padding[0], conv.dilation[0])
+
+    def pooled(self, module, size):
+        """Of a `ConvMeanPool`."""
+        conv = module.conv
+        if conv.kernel_size == (1, 1):  # commutes with the mean
+            return Pooled(self.convolution(conv, size), before=True)
+        if size[1] % 2 or size[2] % 2:
+            return Pooled(self.convolution(conv, size), before=False)
+        return ChannelsLast(*cast(mean_weight(conv.weight), conv.bias, self.dtype), 2, 1, 1)

@@ -1,0 +1,26 @@
+"""In which numbers an engine computes."""
+
+import torch
+
+from .. import noise
+
+PRECISIONS = ("auto", "fp32", "tf32", "fp16", "bf16", "int16")
+ON_CPU, ON_GPU = ("auto", "fp32", "bf16", "int16"), ("auto", "fp32", "tf32", "fp16", "bf16")
+DTYPES = {  # of the activations between the first and the last convolution
+    "fp32": torch.float32,
+    "tf32": torch.float32,
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+    "int16": torch.float32,
+}
+TRIED = 8  # samples
+
+
+def finite(fast) -> bool:
+    """Whether the scores of a few starting points, at levels from the first to the last, are finite."""
+    device, levels = fast.model.sigmas.device, len(fast.model.sigmas)
+    level = torch.linspace(0, levels - 1, TRIED, device=device).round().long()
+    shape, where = (TRIED, *fast.model.shape), {"seed": 0, "device": device}
+    x = noise.uniform(shape, stream=noise.INIT, **where)
+    x += fast.model.sigmas.float()[level, None, None, None] * noise.normal(shape, stream=noise.DSM, **where)
+    return bool(torch.isfinite(fast(x, level)).all())

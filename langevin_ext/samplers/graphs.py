@@ -1,0 +1,201 @@
+"""Stages of plain Langevin steps as one step that is captured and replayed.
+
+A step reads its coefficients, its noise level and where its noise lies from a table in the device's memory at a place
+that it moves on itself (`ops.advance_row`, `ops.langevin_table_step`). On a GPU it is captured once as a CUDA graph,
+which then serves all rows, levels, stages, schemes and runs of that network in batches of that size; what a run has of
+its own is copied in before its first row. Nothing in a replay waits for the GPU. The numbers are those of the loop.
+"""
+
+import math
+import warnings
+
+import torch
+
+from .. import ops
+from .._native import SlowerPathWarning
+from ..engine import Engine
+from ..ops.common import signed
+from .inputs import Relevelled
+from .loop import run_stage, set_known
+from .table import AFTER, BEFORE, Row, Run
+
+WARM_UP = 3  # steps before a capture, in which cuDNN and the kernels make themselves ready
+KEPT = 4  # captured steps of one engine
+CAPACITY = 1024  # rows of a table, at least
+WORTH = 8  # rows, below which a capture takes longer than it saves
+
+
+class Step:
+    """One step of a batch, made for one row of the table after the other.
+
+    Args:
+        engine: the score.
+        batch: samples.
+        mask: of the known pixels, for its shape; or None.
+        capacity: rows that the table has room for.
+
+    Attributes:
+        x: (batch, C, H, W), the state.
+        score: the last one.
+        weights: what the engine computes with.
+    """
+
+    def __init__(self, engine, batch, mask, capacity):
+        device = engine.device
+        self.weights, self.graph, self.score = engine.network(), None, None
+        self.x = torch.full((batch, *engine.shape), 0.5, device=device)
+        self.level = torch.zeros(batch, dtype=torch.int64, device=device)
+        self.table = torch.zeros(capacity, 4, dtype=torch.float64, device=device)
+        self.place = torch.tensor([-1, 0, 0], device=device)
+        self.mask = None if mask is None else torch.zeros_like(mask, memory_format=torch.contiguous_format)
+
+    def load(self, x, rows, levels, mask, seed, first, start):
+        """Sets the state, the table, and the place before row `start`; `levels`[row.level] is the engine's level."""
+        values = [[row.score_coef, row.noise_coef, row.step, levels[row.level]] for row in rows]
+        self.table.fill_(math.nan)
+        self.table[: len(rows)].copy_(torch.tensor(values, dtype=torch.float64).view(-1, 4))
+        self.place.copy_(torch.tensor([start - 1, signed(seed), first]))
+        self.x.copy_(x)
+        if self.mask is not None:
+            self.mask.copy_(mask)
+
+    def make(self, engine):
+        """The calls of one step."""
+        ops.advance_row(self.place, self.table, self.level)
+        self.score = engine(self.x, self.level)
+        ops.langevin_table_step(self.x, self.score, self.table, self.place, mask=self.mask)
+
+    def capture(self, engine):
+        """Makes a graph of the calls; on the CPU `replay` makes them themselves."""
+        if self.x.device.type != "cuda":
+            return
+        with torch.cuda.device(self.x.device):
+            side, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                for _ in range(WARM_UP):
+                    self.make(engine)
+            torch.cuda.current_stream().wait_stream(side)
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+                self.make(engine)
+            self.graph = graph
+
+    def replay(self, engine):
+        """The next row."""
+        if self.graph is None:
+            self.make(engine)
+        else:
+            self.graph.replay()
+
+
+def take(engine, batch, mask, rows) -> Step:
+    """A step for so many rows, nobody else's until `give`: one that is there already, or a new one."""
+    capacity = max(CAPACITY, 2 ** (rows - 1).bit_length())
+    step = engine.steps.pop((batch, None if mask is None else mask.dim(), capacity), None)
+    if step is None or step.weights is not engine.network():
+        step = None  # gives its memory back first
+        step = Step(engine, batch, mask, capacity)
+        step.capture(engine)
+    return step
+
+
+def give(engine, step) -> None:
+    """Keeps a step for the next who needs one; the one that was not needed for longest goes."""
+    engine.steps[len(step.x), None if step.mask is None else step.mask.dim(), len(step.table)] = step
+    while len(engine.steps) > KEPT:
+        engine.steps.pop(next(iter(engine.steps)))
+
+
+def engine_of(score) -> tuple:
+    """The engine behind a score and, for each level of the score, the engine's; (None, None) where there is none."""
+    if isinstance(score, Engine):
+        return score, range(len(score.sigmas))
+    if isinstance(score, Relevelled) and isinstance(score.model, Engine):
+        return score.model, score.index.tolist()
+    return None, None
+
+
+def why_not(stage, score, wish) -> str:
+    """Why the rows of a `Run` are not replayed, "" where they are.
+
+    Args:
+        score: of the stage.
+        wish: the argument graph of `sample`.
+    """
+    engine, _ = engine_of(score)
+    if wish is False:
+        return "as asked for"
+    others = sorted({type(row).__name__ for row in stage.rows if type(row) is not Row})
+    if others:
+        return f"its updates are of another form ({', '.join(others)})"
+    if engine is None:
+        return "no engine computes the score at these levels"
+    if wish == "auto" and engine.device.type != "cuda":
+        return "a graph is for a GPU"
+    if wish == "auto" and len(stage.rows) < WORTH:
+        return f"{len(stage.rows)} updates are too few for a capture"
+    return ""
+
+
+def reasons(stages, scores, wish) -> list[str | None]:
+    """`why_not` of each stage, None for those without rows.
+
+    Raises:
+        ValueError: `wish` is none of "auto", True, False, or True where a stage cannot be replayed.
+    """
+    if wish not in ("auto", True, False) or isinstance(wish, int) and not isinstance(wish, bool):
+        raise ValueError(f"sample: argument graph must be 'auto', True or False, got {wish!r}")
+    pairs = zip(stages, scores, strict=True)
+    found = [why_not(stage, score, wish) if isinstance(stage, Run) else None for stage, score in pairs]
+    bad = next((f"stage {i}: {reason}" for i, reason in enumerate(found) if reason), None)
+    if wish is True and bad:
+        raise ValueError(f"sample: argument graph must be 'auto' or False here; {bad}")
+    return found
+
+
+def run(job, number, x, *, score, after, **arguments) -> torch.Tensor:
+    """`run_stage` of the job's stage `number`, by replays where its plan says so; arguments and result are the same."""
+    stage, (engine, levels) = job.plan.stages[number], engine_of(score.score)
+    step = None if job.loops[number] else _taken(job, number, engine, len(x), arguments["inpainting"])
+    if step is None:
+        return run_stage(stage, score, x, after=after, **arguments)
+    try:
+        return _replayed(step, engine, stage, x, levels, score, after, **arguments)
+    finally:
+        give(engine, step)
+
+
+def _taken(job, number, engine, batch, inpainting):
+    """A step for a stage; None, and a reason in job.loops, where the capture fails and nobody insists on it."""
+    mask = None if inpainting is None else inpainting.mask
+    try:
+        return take(engine, batch, mask, len(job.plan.stages[number].rows))
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        if job.graph is True:
+            raise
+        job.loops[number] = f"the capture failed ({str(error).splitlines()[0]})"
+        warnings.warn(f"sample: steps are made one by one: {job.loops[number]}", SlowerPathWarning, stacklevel=5)
+    return None
+
+
+def _replayed(step, engine, stage, x, levels, score, after, *, seed, first, start, inpainting):
+    """The rows from `start` on."""
+    step.load(x, stage.rows, levels, None if inpainting is None else inpainting.mask, seed, first, start)
+    for i in range(start, len(stage.rows)):
+        row = stage.rows[i]
+        if row.paste == BEFORE:
+            set_known(step.x, row.sigma, row.paste_step, inpainting, seed, first)
+        step.replay(engine)
+        score.count()
+        if row.paste == AFTER:
+            set_known(step.x, row.sigma, row.paste_step, inpainting, seed, first)
+        after(i, step.x, step.score)
+    return x.copy_(step.x)
+
+
+def notes(job) -> list[str]:
+    """A sentence on each stage with rows."""
+    on_gpu = "a captured step, replayed" if job.device.type == "cuda" else "a step from a table, call by call"
+    return [f"stage {i}: {f'a loop: {why}' if why else on_gpu}" for i, why in enumerate(job.loops) if why is not None]
