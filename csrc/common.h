@@ -13,6 +13,7 @@
 
 // One copy of a CPU loop for each x86-64 level, the best chosen when the library is loaded.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 12 && !defined(LV_EMULATE)
+#define LV_HAS_CLONES
 #define LV_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
 #define LV_CLONES

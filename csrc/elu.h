@@ -9,14 +9,15 @@
 
 namespace lv {
 
-// e^t = power (1 + expm1) for t <= 0, clamped at -87, where e^t - 1 has long been -1. Meaningless above.
+// e^t = power (1 + expm1) for t in [kLeast, 0]. Meaningless beyond.
 struct SplitExp {
   float power, expm1;
 };
 
+constexpr float kLeast = -87.0f;  // where e^t - 1 has long been -1
+
 LV_HD SplitExp split_exp(float t) {
-  constexpr float kRound = 0x1.8p23f;  // a sum with it has no room for a fraction
-  t = t < -87.0f ? -87.0f : t;
+  constexpr float kRound = 0x1.8p23f + 127.0f;  // a sum with it has no room for a fraction; 127 is an exponent's bias
   const float shifted = fma(t, 0x1.715476p0f, kRound);
   const float n = shifted - kRound;
   const float r = fma(n, 0x1.05c610p-29f, fma(n, -0x1.62e430p-1f, t));
@@ -25,17 +26,19 @@ LV_HD SplitExp split_exp(float t) {
   p = fma(p, r, 0x1.55579ep-5f);
   p = fma(p, r, 0x1.5554aap-3f);
   p = fma(p, r, 0x1.fffffep-2f);
-  return {bit_cast<float>((bit_cast<uint32_t>(shifted) << 23) + 0x3F800000u), fma(r * r, p, r)};
+  return {bit_cast<float>(bit_cast<uint32_t>(shifted) << 23), fma(r * r, p, r)};
 }
 
 LV_HD float elu(float t) {
-  const SplitExp e = split_exp(t);
+  // Bits of negative numbers grow with the size: one instruction where a comparison takes two. NaN comes in below.
+  const uint32_t bits = bit_cast<uint32_t>(t), least = bit_cast<uint32_t>(kLeast);
+  const SplitExp e = split_exp(bit_cast<float>(bits < least ? bits : least));
   const float below = fma(e.power, e.expm1, e.power - 1.0f);
-  return t > 0.0f ? t : below;
+  return t <= 0.0f ? below : t;
 }
 
 LV_HD float elu_slope(float t) {
-  const SplitExp e = split_exp(t);
+  const SplitExp e = split_exp(t < kLeast ? kLeast : t);
   const float below = fma(e.power, e.expm1, e.power);
   return t > 0.0f ? 1.0f : below;
 }

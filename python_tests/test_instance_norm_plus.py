@@ -249,6 +249,23 @@ def test_a_sample_does_not_see_the_batch(dtype, layout):
             assert torch.equal(one[index], whole[index][part])
 
 
+@pytest.mark.parametrize("layout", FORMATS, ids=str)
+@pytest.mark.parametrize("shape, with_residual", [((41, 3, 261, 263), True), ((20, 130, 57, 58), False)], ids=str)
+def test_outputs_past_the_caches_are_the_same(shape, with_residual, layout):
+    """From 32 MiB on they are written by other instructions: in whole cache lines, where rows begin anywhere."""
+    x, residual, weight, level, *_ = inputs(shape, torch.float32, layout)
+    residual = residual if with_residual else None
+    assert x.numel() * 4 > 2**25
+    together = ops.instance_norm_plus(x, weight, level, elu=True, residual=residual)
+    for piece in (slice(0, 1), slice(1, 7), slice(7, shape[0] // 2)):  # each below
+        part = None if residual is None else residual[piece]
+        alone = ops.instance_norm_plus(x[piece], weight, level[piece], elu=True, residual=part)
+        if residual is None:
+            assert torch.equal(together[piece], alone)
+        else:
+            assert torch.equal(together[0][piece], alone[0]) and torch.equal(together[1][piece], alone[1])
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_any_strides(backend, dtype):
     x, residual, weight, level, grad_y, grad_sum = inputs((2, 6, 8, 10), dtype)

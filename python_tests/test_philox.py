@@ -103,6 +103,35 @@ def test_bits_do_not_depend_on_the_compiler_s_flags(tmp_path, name):
     assert torch.equal(normals_of(edges), reference.box_muller(edges).view(edges.shape))
 
 
+def lanes(library, level, begin, count, guard=0):
+    """`count` normals from element `begin` on of sample 1, and `guard` untouched elements behind them."""
+    out = torch.full((count + guard,), 7.0)
+    call = (ctypes.c_uint64(42), ctypes.c_uint32(1), ctypes.c_int64(begin), ctypes.c_int64(count))
+    if not library.lanes(ctypes.c_int(level), *call, ctypes.c_void_p(out.data_ptr())):
+        pytest.skip(f"this processor is not x86-64-v{level}")
+    return out
+
+
+@pytest.fixture(scope="module")
+def library_of_lanes(tmp_path_factory):
+    library = compiled(tmp_path_factory.mktemp("lanes"), FLAGS["clones"])
+    library.lanes.restype = ctypes.c_bool
+    return library
+
+
+@pytest.mark.parametrize("level", [0, 3, 4])
+def test_vectors_of_counters_make_the_same_bits(library_of_lanes, level):
+    library = library_of_lanes
+    expected = reference.philox_normal((2, 1024), seed=42)[1]
+    for count in (*range(1, 140), 255, 256, 257, 511, 512):  # around the vectors of 4, 8, 16 and 32 blocks
+        out = lanes(library, level, 0, count, guard=40)
+        assert torch.equal(out[:count], expected[:count]) and (out[count:] == 7).all(), count
+    assert torch.equal(lanes(library, level, 256, 512), expected[256:768])
+    # The last blocks there are, and a carry into the upper half of a lane, which must not be read.
+    last = 2**34 - 64
+    assert torch.equal(lanes(library, level, last, 128), lanes(library, 0, last, 128))
+
+
 def test_fit_polynomials_makes_the_coefficients_in_use():
     pytest.importorskip("mpmath")
     spec = importlib.util.spec_from_file_location("fit_polynomials", CSRC / "fit_polynomials.py")

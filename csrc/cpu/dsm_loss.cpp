@@ -9,10 +9,12 @@ namespace {
 static_assert(kChunk % kDsmChunk == 0 && kDsmChunk % kNoiseBuffer == 0, "pieces nest");
 
 // Halves `width` sums until one is left in v[0], as shuffles in a warp do.
-template <typename C>
-LV_HD C sum_by_halving(C* v, int width) {
-  for (int offset = width / 2; offset > 0; offset /= 2)
-    for (int lane = 0; lane < offset; ++lane) v[lane] += v[lane + offset];
+template <int width, typename C>
+LV_HD C sum_by_halving(C* v) {
+  if constexpr (width > 1) {
+    for (int lane = 0; lane < width / 2; ++lane) v[lane] += v[lane + width / 2];
+    sum_by_halving<width / 2>(v);
+  }
   return v[0];
 }
 
@@ -46,13 +48,14 @@ LV_CLONES void loss_chunk(const DsmLoss<T>& p, int64_t sample, int64_t begin, in
     Compute<T> lanes[kDsmLanes] = {};
     for (int64_t from = chunk; from < chunk_end; from += kNoiseBuffer) {
       const int64_t count = std::min(kNoiseBuffer, chunk_end - from);
-      Compute<T> r[kNoiseBuffer] = {};
+      Compute<T> r[kNoiseBuffer];
       residuals(p, sample, from, count, walk, r);
-      for (int64_t block = 0; block < kNoiseBuffer / 4; ++block)
+      for (int64_t i = count; i % 4 != 0; ++i) r[i] = 0;
+      for (int64_t block = 0; block < (count + 3) / 4; ++block)
         lanes[(from - chunk) / 4 + block] = sum_of_squares(r + 4 * block);
     }
-    Compute<T> sum = sum_by_halving(lanes, kWarp);
-    for (int warp = 1; warp < kDsmLanes / kWarp; ++warp) sum += sum_by_halving(lanes + warp * kWarp, kWarp);
+    Compute<T> sum = sum_by_halving<kWarp>(lanes);
+    for (int warp = 1; warp < kDsmLanes / kWarp; ++warp) sum += sum_by_halving<kWarp>(lanes + warp * kWarp);
     p.partials[sample * p.chunks() + chunk / kDsmChunk] = sum;
   }
 }
@@ -67,7 +70,7 @@ void dsm_loss_cpu(const DsmLoss<T>& p, int threads) {
     double lanes[kWarp] = {};
     for (int64_t chunk = 0; chunk < p.chunks(); ++chunk)
       lanes[chunk % kWarp] += static_cast<double>(p.partials[sample * p.chunks() + chunk]);
-    p.loss[sample] = p.loss_of(sample, sum_by_halving(lanes, kWarp));
+    p.loss[sample] = p.loss_of(sample, sum_by_halving<kWarp>(lanes));
   }
 }
 

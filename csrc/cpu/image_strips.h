@@ -52,10 +52,12 @@ struct Strips {
   int64_t across() const { return (shape.channels + channels() - 1) / channels(); }
   int64_t count() const { return chunks * across(); }
   Strip operator[](int64_t i) const {
-    const int64_t begin = i / across() * chunk_pixels, channel = i % across() * channels();
+    // In the order of memory.
+    const int64_t chunk = channels_last ? i / across() : i % chunks;
+    const int64_t begin = chunk * chunk_pixels, channel = (channels_last ? i % across() : i / chunks) * channels();
     return {shape,
             channels_last,
-            i / across(),
+            chunk,
             begin,
             std::min(begin + chunk_pixels, shape.pixels),
             channel,

@@ -31,26 +31,37 @@ LV_HD void correct(A count, A& centre, A first, A& second) {
   second = squares < A(0) ? A(0) : squares;
 }
 
-// Channels-last: a sum for each column.
-template <typename A>
-LV_CLONES void column_moments(const Rows<const A>& rows, A* __restrict centre, A* __restrict second) {
+constexpr int64_t kColumns = 64;  // whose sums stay in registers
+
+// Channels-last: a sum for each column, of `columns` of them, at most kColumns.
+template <typename A, typename Columns>
+LV_HD void some_columns(const Rows<const A>& rows, Columns columns, A* __restrict centre, A* __restrict second) {
   const A count = static_cast<A>(rows.count);
-  A first[kLanes];
-  for (int64_t j = 0; j < rows.width; ++j) centre[j] = first[j] = second[j] = A(0);
+  A mean[kColumns] = {}, first[kColumns] = {}, squares[kColumns] = {};
   for (int64_t row = 0; row < rows.count; ++row) {
     const A* __restrict x = rows.data + row * rows.stride;
-    for (int64_t j = 0; j < rows.width; ++j) centre[j] += x[j];
+    for (int64_t j = 0; j < columns; ++j) mean[j] += x[j];
   }
-  for (int64_t j = 0; j < rows.width; ++j) centre[j] /= count;
+  for (int64_t j = 0; j < columns; ++j) mean[j] /= count;
   for (int64_t row = 0; row < rows.count; ++row) {
     const A* __restrict x = rows.data + row * rows.stride;
-    for (int64_t j = 0; j < rows.width; ++j) {
-      const A d = x[j] - centre[j];
+    for (int64_t j = 0; j < columns; ++j) {
+      const A d = x[j] - mean[j];
       first[j] += d;
-      second[j] = fma(d, d, second[j]);
+      squares[j] = fma(d, d, squares[j]);
     }
   }
-  for (int64_t j = 0; j < rows.width; ++j) correct(count, centre[j], first[j], second[j]);
+  for (int64_t j = 0; j < columns; ++j) {
+    centre[j] = mean[j], second[j] = squares[j];
+    correct(count, centre[j], first[j], second[j]);
+  }
+}
+
+template <typename A>
+LV_CLONES void column_moments(Rows<const A> rows, A* centre, A* second) {
+  for (; rows.width >= kColumns; rows.width -= kColumns, rows.data += kColumns, centre += kColumns, second += kColumns)
+    some_columns(rows, std::integral_constant<int64_t, kColumns>(), centre, second);
+  if (rows.width > 0) some_columns(rows, rows.width, centre, second);
 }
 
 // Contiguous: one sum for the row.
@@ -160,17 +171,50 @@ LV_CLONES void normalise_block(const StripCoefficients<A>& k, const Strip& s, in
   s.channels_last ? normalise<true>(k, lane, with_elu, in, out) : normalise<false>(k, lane, with_elu, in, out);
 }
 
+// Asks for the same elements of the next sample, whose statistics come next: memory would have nothing to do while this
+// sample is computed with.
+template <typename T>
+void prefetch(const Rows<const T>& rows, int64_t sample_elements) {
+  constexpr int64_t kLine = 64 / sizeof(T);
+  for (int64_t row = 0; row < rows.count; ++row)
+    for (int64_t j = 0; j < rows.width; j += kLine)
+      __builtin_prefetch(rows.data + sample_elements + row * rows.stride + j, 0, 2);
+}
+
+constexpr int64_t kPiece = 512;          // elements, so that memory traffic and arithmetic alternate quickly
+constexpr int64_t kAhead = 1 << 20;      // bytes, of the next sample's first, that a second-level cache has room for
+constexpr int64_t kStreamed = 32 << 20;  // bytes of y, at least, of which no cache would keep a thread's share
+
 template <typename T>
 void strip_apply(const InstanceNormPlus<T>& p, int64_t sample, const Strip& s) {
-  const StripCoefficients<Compute<T>> k(p.plan, sample, s);
-  Buffer<T> in, out;
-  const T* input = p.residual != nullptr ? p.sum : p.x;
+  using A = Compute<T>;
+  constexpr bool direct = std::is_same_v<T, A>;
+  const StripCoefficients<A> k(p.plan, sample, s);
+  const int64_t bytes = s.shape.elements() * int64_t{sizeof(T)};
+  const bool streams = direct && bytes * s.shape.samples >= kStreamed;
+  alignas(64) A in[kPiece], packed[kPiece];
   for (int64_t i = 0; i < s.blocks(); ++i) {
     const Block b = s.block(i);
-    const Rows<T> y = rows_at(p.y, sample, s, b);
-    normalise_block(k, s, b.lane, p.plan.elu, readable(rows_at(input, sample, s, b), in.data), writable(y, out.data));
-    written(y, out.data);
+    const int64_t rows = std::max<int64_t>(1, kPiece / b.width);
+    for (int64_t row = 0; row < b.rows; row += rows)
+      for (int64_t column = 0; column < b.width; column += kPiece) {
+        Block piece = b;
+        piece.offset += row * b.stride + column;
+        piece.rows = std::min(rows, b.rows - row), piece.width = std::min(kPiece, b.width - column);
+        const bool ahead = sample + 1 < s.shape.samples && piece.offset * int64_t{sizeof(T)} < kAhead;
+        if (ahead) prefetch(rows_at(p.x, sample, s, piece), s.shape.elements());
+        if (ahead && p.residual != nullptr) prefetch(rows_at(p.residual, sample, s, piece), s.shape.elements());
+        const Rows<T> y = rows_at(p.y, sample, s, piece);
+        const Rows<A> out = streams ? Rows<A>{packed, y.count, y.width, y.width} : writable(y, packed);
+        normalise_block(k, s, b.lane, p.plan.elu, readable(rows_at(p.normalised(), sample, s, piece), in), out);
+        if constexpr (direct) {
+          if (streams) stream(packed, y);
+        } else {
+          written(y, packed);
+        }
+      }
   }
+  if (streams) end_stream();
 }
 
 }  // namespace

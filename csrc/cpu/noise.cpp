@@ -1,21 +1,23 @@
 #include "../noise.h"
 
+#include "noise_buffer.h"
 #include "parallel.h"
 
 namespace lv {
 namespace {
 
-template <typename T>
-LV_CLONES void fill_chunk(const NoiseFill<T>& p, int64_t sample, int64_t begin, int64_t end) {
-  T* out = p.out + sample * p.elements;
-  const uint32_t global_sample = p.first + static_cast<uint32_t>(sample);
-  const int64_t whole_blocks = end / 4;
-  for (int64_t block = begin / 4; block < whole_blocks; ++block)
-    noise_block(p.key, global_sample, static_cast<uint32_t>(block), out + 4 * block);
-  if (end % 4 != 0) {
-    T tail[4];
-    noise_block(p.key, global_sample, static_cast<uint32_t>(whole_blocks), tail);
-    for (int64_t i = 4 * whole_blocks; i < end; ++i) out[i] = tail[i % 4];
+void fill_chunk(const NoiseFill<float>& p, int64_t sample, int64_t begin, int64_t end) {
+  float* out = p.out + sample * p.elements;
+  for (int64_t from = begin; from < end; from += kNoiseBuffer)
+    fill_noise(p.key, p.first + static_cast<uint32_t>(sample), from, std::min(kNoiseBuffer, end - from), out + from);
+}
+
+LV_CLONES void fill_chunk(const NoiseFill<int64_t>& p, int64_t sample, int64_t begin, int64_t end) {
+  int64_t* out = p.out + sample * p.elements;
+  for (int64_t from = begin; from < end; from += 4) {
+    uint32_t words[4];
+    noise_words(p.key, p.first + static_cast<uint32_t>(sample), static_cast<uint32_t>(from / 4), words);
+    for (int64_t i = from; i < std::min(from + 4, end); ++i) out[i] = words[i - from];
   }
 }
 

@@ -44,6 +44,12 @@ void written(const Rows<T>& rows, const Compute<T>* buffer) {
   if constexpr (!std::is_same_v<T, Compute<T>>) narrow(buffer, rows);
 }
 
+// rows <- buffer, packed, past the caches: what fills them many times over is not there for its next reader anyway, and
+// an ordinary store would read the memory first. To be followed by `end_stream` before another thread may read.
+template <typename A>
+void stream(const A* buffer, const Rows<A>& rows);
+void end_stream();
+
 // out <- a + b.
 template <typename A>
 void add_rows(const Rows<const A>& a, const Rows<const A>& b, const Rows<A>& out);
