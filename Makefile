@@ -2,6 +2,8 @@
 # make test    installs everything into .venv and runs the tests
 # make test-processes   the tests of training and sampling in several processes, one after the other
 # make lint    ruff, clang-format and mypy
+# make soak      kills, broken files and random calls in great number, about 20 minutes (FUZZ_SECONDS=600: 3 hours)
+# make sanitize  the native core under AddressSanitizer and UndefinedBehaviorSanitizer, and its tests
 # make bench   the benchmarks of kernels, networks, training and multi-resolution runs on this machine
 # make gpu-report   build, tests, sanitizers and all benchmarks on a GPU, with $(PYTHON)'s packages and no network
 PYTHON ?= python3
@@ -12,7 +14,10 @@ LINT_STAMP := $(VENV)/.lint_installed
 NATIVE := $(wildcard csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu)
 CXX_FILES := $(NATIVE) $(wildcard python_tests/emulation/*.h python_tests/*/*.cpp python_tests/*.cpp)
 
-.PHONY: demo test test-processes lint format bench gpu-report clean
+OP_TESTS := $(patsubst %,python_tests/test_%.py,cld_step dsm_loss instance_norm_plus langevin_step noise perturb \
+	philox upsample_bicubic2x)
+
+.PHONY: demo test test-processes lint format soak sanitize bench gpu-report clean
 
 demo: $(STAMP)
 	$(BIN)/langevin-ext demo --out demo_output
@@ -34,6 +39,16 @@ format: $(LINT_STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format . --exclude "*.md"
 	$(BIN)/clang-format -i $(CXX_FILES)
+
+soak: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m soak --figures benchmarks/results/reliability.json python_tests/soak
+
+# A copy of the package with a core of its own, so that the one in use stays; the library must be loaded before Python.
+sanitize: $(STAMP)
+	rm -rf build/sanitize && mkdir -p build/sanitize && cp -r langevin_ext build/sanitize/
+	rm -f build/sanitize/langevin_ext/_C*.so
+	LANGEVIN_SANITIZE=1 $(BIN)/python setup.py --quiet build_ext --build-lib build/sanitize
+	PYTHON="$(abspath $(BIN))/python" .ci/sanitized $(OP_TESTS)
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/kernels.py

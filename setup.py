@@ -5,6 +5,7 @@ Switches, all environment variables:
     LANGEVIN_CUDA_ARCHS="90"    compute capabilities; default: the visible GPU's, else 75 80 90 100 120; and PTX
     LANGEVIN_NO_NATIVE=1        install without the native core; everything then runs on plain torch
     LANGEVIN_WERROR=1           the C++ compiler's warnings are errors too (nvcc's always are)
+    LANGEVIN_SANITIZE=1         with AddressSanitizer and UndefinedBehaviorSanitizer, CPU only; see `make sanitize`
     MAX_JOBS, CXX, CUDA_HOME    as usual
 """
 
@@ -36,6 +37,7 @@ CXX_FLAGS = [
     "-Wall",
     "-Wextra",
 ]
+SANITIZE_FLAGS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer", "-g"]
 NVCC_FLAGS = [
     "-std=c++17",
     "-O3",
@@ -155,8 +157,9 @@ class NinjaBuild(build_ext):
 
     def build_extension(self, ext):
         tag = sysconfig.get_config_var("EXT_SUFFIX").split(".")[1]
-        cuda, reason = find_cuda()
-        folder = ROOT / "build" / f"{tag}-{'cuda' if cuda else 'cpu'}"
+        sanitize = os.environ.get("LANGEVIN_SANITIZE") == "1"
+        cuda, reason = (None, "the sanitizers are for the CPU") if sanitize else find_cuda()
+        folder = ROOT / "build" / f"{tag}-{'sanitize' if sanitize else 'cuda' if cuda else 'cpu'}"
         folder.mkdir(parents=True, exist_ok=True)
         archs = cuda_archs(cuda) if cuda else []
         what = f"CUDA {cuda} for {', '.join('sm_' + a for a in archs)} and PTX" if cuda else f"CPU only ({reason})"
@@ -203,8 +206,10 @@ class NinjaBuild(build_ext):
             raise BuildError("pybind11 is missing; run 'pip install pybind11'") from None
         self.link(folder / "pybind11", Path(pybind11.get_include()))  # build isolation moves it with every call
         cxx, flags = compiler(), CXX_FLAGS + (["-Werror"] if os.environ.get("LANGEVIN_WERROR") == "1" else [])
+        sanitizers = SANITIZE_FLAGS if os.environ.get("LANGEVIN_SANITIZE") == "1" else []
+        flags = flags + sanitizers
         includes = [f"-I{SOURCES}", f"-isystem {folder / 'pybind11'}", f"-isystem {sysconfig.get_path('include')}"]
-        defines, libraries = [], ["-fopenmp"]
+        defines, libraries = [], ["-fopenmp", *sanitizers]
         lines = [f"builddir = {escape(folder)}", f"archs = {gencode(archs)}"]
         objects = [(path, "cxx") for path in [*by_size(SOURCES, "*.cpp"), *by_size(SOURCES / "cpu", "*.cpp")]]
         if cuda:

@@ -19,17 +19,35 @@ def atomic_path(path):
         pathlib.Path of the temporary file, `.NAME.PID.tmp`.
 
     Raises:
-        OSError: the folder is missing, not writable or full.
+        OSError: the folder is missing, not writable or full; says that the earlier file is kept.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        yield temporary
-        _flush(temporary)
-        os.replace(temporary, path)
-        _flush(path.parent)
+        with writing(path, "; what was there before is kept"):
+            yield temporary
+            _flush(temporary)
+            os.replace(temporary, path)
+            _flush(path.parent)
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the folder is gone, or has become read-only
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def writing(path, consequence=""):
+    """Says in one sentence, in an OSError of the same kind, which file could not be written and why.
+
+    The system's own errors name the temporary file, or, where the disk is full, none.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        sentence = f"cannot write {path}: {reason[:1].lower()}{reason[1:]}{consequence}"
+        clear = type(error)(sentence)
+        clear.errno = error.errno
+        raise clear from error
 
 
 def write_figure(figure, path) -> Path:

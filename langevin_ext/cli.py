@@ -9,6 +9,7 @@ import click
 
 from . import __version__
 from ._group import OtherProcessFailed, processes, rank, speaks, world_size
+from ._interruption import Terminated, terminated_as_exception
 from ._progress import logger
 from .commands.bench import bench
 from .commands.demo import demo
@@ -28,7 +29,7 @@ from .commands.train_upsampler import train_upsampler_command
 from .commands.tune import tune
 
 # What a user can get wrong or a machine can refuse; anything else is a defect of ours and keeps its traceback.
-USER_ERRORS = (ValueError, TypeError, FloatingPointError, OSError, ImportError)
+USER_ERRORS = (ValueError, TypeError, FloatingPointError, OSError, ImportError, MemoryError)
 
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -36,14 +37,14 @@ SHARED = ("train", "train-upsampler", "sample")  # the commands that several pro
 
 
 class Commands(click.Group):
-    """Turns errors into one sentence on stderr and exit status 1, Ctrl-C into 130.
+    """Turns errors into one sentence on stderr and exit status 1, Ctrl-C into 130, SIGTERM into 143.
 
     Of several processes the first to fail says why, and the others end in silence.
     """
 
     def invoke(self, context):
         try:
-            with processes(), _heard():
+            with terminated_as_exception(), processes(), _heard():
                 return super().invoke(context)
         except OtherProcessFailed:
             sys.exit(1)
@@ -51,10 +52,12 @@ class Commands(click.Group):
             if not speaks():
                 sys.exit(1)
             raise click.ClickException(" ".join(str(error).split())) from error
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stop:
+            terminated = isinstance(stop, Terminated)
             if rank() == 0:
-                click.echo("langevin-ext: interrupted; call it again in the same way to go on", err=True)
-            sys.exit(130)
+                what = "terminated" if terminated else "interrupted"
+                click.echo(f"langevin-ext: {what}; call it again in the same way to go on", err=True)
+            sys.exit(143 if terminated else 130)
 
     def resolve_command(self, context, arguments):
         name, command, rest = super().resolve_command(context, arguments)

@@ -8,6 +8,7 @@ from typing import Any, Literal, overload
 
 import torch
 
+from ._interruption import Interruption
 from ._progress import Progress
 from .samplers import graphs, inputs
 from .samplers.job import Job, Plan, prepare
@@ -95,8 +96,8 @@ def sample(
             (B, C, H, W) -> (B, C, 2 H, 2 W), e.g. a trained `models.FSRCNN`.
         precision: of our networks, which an `engine` computes: "fp32"; on a CPU with AVX512-VNNI "int16", the fastest
             there, with about 0.2 % of error in the score; "bf16", with 1 %; on a GPU also "fp16", with 0.2 %, and
-            "tf32". "auto" is the fastest that does not show: "fp32" on the CPU, on a GPU "fp16", or "bf16" if scores
-            are not finite in it. Other models are called as they are.
+            "tf32". "auto" is the fastest that does not show, see `engine.build`; info["precision"] says which. Other
+            models are called as they are.
         graph: whether Langevin steps of an engine are captured once and replayed: "auto" does so on a GPU; True raises
             where it cannot (and on the CPU makes the same calls one by one); False does not. The samples are the same.
         device: that of the model by default.
@@ -126,8 +127,11 @@ def sample(
         snapshots, a list of (n, C, H, W) on the CPU, and snapshot_places.
 
     Raises:
-        ValueError, TypeError: an argument is wrong, eps is unstable, or the checkpoint is of a run with other settings.
+        ValueError, TypeError: an argument is wrong, eps unstable, the checkpoint damaged, in use, or another run's.
         FloatingPointError: the state is not finite; names level, step and samples.
+        MemoryError: a sample alone does not fit. Of a batch that does not the score is taken in halves, and said.
+        OSError: the checkpoint cannot be written; the one before is kept.
+        KeyboardInterrupt: on Ctrl-C or SIGTERM, after the update at hand, and the checkpoint if there is one.
     """
     job = prepare(
         model,
@@ -164,11 +168,16 @@ def sample(
     file.load(record)
     steps = _rows(job) * job.plan.batches
     status = inputs.new_file("status", status)
-    with Progress(steps, job.plan.scheme, "step", initial=done(job, record), shown=progress, status=status) as bar:
-        monitor = Monitor(job, record, file, snapshot=snapshot, callback=callback, bar=bar)
-        with torch.inference_mode(), inputs.evaluation_mode([*job.models, job.upsample]):
-            while record.batch < job.plan.batches:
-                run_batch(job, record, monitor, file)
+    with (
+        file.held(record.batch == job.plan.batches),
+        Progress(steps, job.plan.scheme, "step", initial=done(job, record), shown=progress, status=status) as bar,
+        Interruption() as interruption,
+        torch.inference_mode(),
+        inputs.evaluation_mode([*job.models, job.upsample]),
+    ):
+        monitor = Monitor(job, record, file, interruption, snapshot=snapshot, callback=callback, bar=bar)
+        while record.batch < job.plan.batches:
+            run_batch(job, record, monitor, file)
     x = record.x.to(job.device)
     return (x, info_of(job, record, monitor, settings, kept)) if return_info else x
 
@@ -222,8 +231,11 @@ def run_batch(job: Job, record: Record, monitor: Monitor, file: Checkpoint) -> N
     record.x[low:high] = x.cpu()
     record.batch, record.stage, record.row, record.state = batch + 1, 0, 0, None
     monitor.lap()
-    if file.is_due or record.batch == job.plan.batches:
+    done = record.batch == job.plan.batches
+    if file.is_due or monitor.interruption.asked or done:
         file.save(record)
+    if not done:
+        monitor.interruption.check()
 
 
 def _changed(job, stage, x, low, monitor):

@@ -1,10 +1,34 @@
+import datetime
+import json
 import signal
+import subprocess
+from pathlib import Path
 
 import pytest
 import torch
 
 # A run that was started in the background ignores Ctrl-C, and its tests of it would wait for nothing.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--figures", metavar="FILE", help="JSON file that keeps what the tests marked soak count")
+
+
+@pytest.fixture(scope="session")
+def figures(request):
+    """A dict of what the long tests count, kept with date and commit in the file of --figures."""
+    found: dict = {}
+    yield found
+    path = request.config.getoption("--figures")
+    if path is None or not found:
+        return
+    known = json.loads(Path(path).read_text()) if Path(path).exists() else {}
+    describe = ["git", "describe", "--always", "--dirty", "--exclude=*", "--abbrev=12"]  # dirty: with changes
+    commit = subprocess.run(describe, capture_output=True, text=True).stdout.strip()
+    stamp = {"date": datetime.date.today().isoformat(), "commit": commit, "torch": torch.__version__}
+    known |= {name: {**values, **stamp} for name, values in found.items()}
+    Path(path).write_text(json.dumps(known, indent=2, sort_keys=True) + "\n")
 
 
 def pytest_collection_modifyitems(items):

@@ -207,6 +207,36 @@ def test_an_interruption_of_one_stops_all_after_the_same_step(tmp_path):
     assert state.checkpoint.describe(out / state.CHECKPOINT)["metadata"]["step"] == 6
 
 
+def terminate(rank, out):
+    def ask(info):
+        if rank == 0 and info["step"] == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    small(out, 12, save_every=100, callback=ask)
+
+
+def test_the_end_of_process_0_is_asked_for(tmp_path):
+    out = tmp_path / "run"
+    assert together(2, command(terminate), out) == [143, 130]
+    assert told(out, 2) == ["langevin-ext: terminated; call it again in the same way to go on"]
+    assert state.checkpoint.describe(out / state.CHECKPOINT)["metadata"]["step"] == 6
+    assert not (out / ".lock").exists()
+
+
+def skip(rank, out):
+    small(out, 8, Broken(), log_every=1, on_nan="skip")
+
+
+def test_all_leave_out_the_step_that_is_not_finite_in_one(tmp_path):
+    """In the processes other than 0 the loss is infinite from step 5 on, and with it the sum of the gradients."""
+    out = tmp_path / "run"
+    assert together(2, skip, out) == [0, 0]
+    small(tmp_path / "whole", 5)
+    after = state.checkpoint.describe(out / state.CHECKPOINT)["metadata"]
+    assert (after["step"], after["skipped"], after["skipped_in_a_row"]) == (8, 3, 3)
+    torch.testing.assert_close(weights(tmp_path / "whole")["model.a"], weights(out)["model.a"], rtol=1e-4, atol=1e-5)
+
+
 def test_wrong_folders_and_different_data_end_all_with_one_sentence(tmp_path):
     out = tmp_path / "run"
     out.mkdir()

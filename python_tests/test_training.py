@@ -137,7 +137,8 @@ def test_log_lines(earlier, tmp_path):
         read_log(tmp_path / "none")
 
 
-def test_progress_bar(tmp_path, capsys):
+def test_progress_bar(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     small(tmp_path / "run", 20, progress=True)
     shown = capsys.readouterr().err
     assert "20/20" in shown and "loss" in shown and "step/s" in shown

@@ -12,6 +12,8 @@ import torch
 from .. import __version__, _native, _progress, plots
 from .._files import atomic_path, remove_temporaries
 from .._group import local_gpu, world_size
+from .._lock import NAME as LOCK
+from .._lock import locked
 from ..engine import PRECISIONS
 from ..models import FSRCNN, import_fsrcnn, import_ncsn
 from ..samplers.upsampling import UPSAMPLERS
@@ -78,7 +80,7 @@ def sampling_options(function):
             default="auto",
             show_default=True,
             help="Of networks: int16 is the fastest on a CPU with AVX512-VNNI, fp16 and tf32 are for GPUs; auto is "
-            "fp32 on the CPU and fp16 on a GPU.",
+            "the fastest whose error is far below the noise of a step.",
         ),
         click.option("--device", help="cpu, cuda, cuda:1; default: cuda where it runs."),
         click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write; must be new."),
@@ -176,18 +178,18 @@ def parse_shape(text):
 
 
 def open_output(folder, mark=PROGRESS, results=RESULTS):
-    """Makes the folder, or takes an empty one, or that of a run that was stopped.
+    """Makes the folder, or takes an empty one, or that of a run that was stopped; locked until the command ends.
 
     Such a folder holds `mark`, which is removed (or, for the demo, complete) only at the end, and nothing but `results`
     beside it; they are written again.
     """
     folder = Path(folder)
-    if folder.is_dir():
-        remove_temporaries(folder)  # of a process that was killed while it wrote
-        names = {entry.name for entry in folder.iterdir()} - {_progress.NAME}
-        if names and (mark not in names or names - results - {mark}):
-            raise ValueError(f"--out must be a new or empty folder, got {folder}, which holds other files")
     folder.mkdir(parents=True, exist_ok=True)
+    click.get_current_context().with_resource(locked(folder, "--out"))
+    remove_temporaries(folder)  # of a process that was killed while it wrote
+    names = {entry.name for entry in folder.iterdir() if not entry.name.endswith(LOCK)} - {_progress.NAME}
+    if names and (mark not in names or names - results - {mark}):
+        raise ValueError(f"--out must be a new or empty folder, got {folder}, which holds other files")
     return folder
 
 

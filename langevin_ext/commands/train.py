@@ -93,6 +93,13 @@ MODELS = {  # what --model means: shape and options -> network
     metavar="pixels|digits|glyphs|FILE",
     help="Space of the distance: pixels, a shipped classifier, or one of `train-classifier`.",
 )
+@click.option(
+    "--on-nan",
+    type=click.Choice(["stop", "skip"]),
+    default="stop",
+    show_default=True,
+    help="What to do about a loss that is not finite; skip leaves the step out.",
+)
 @click.option("--device", help="cpu, cuda, cuda:1; default: cuda where it runs.")
 @click.option(
     "--accumulate", default=1, show_default=True, help="Compute a batch in so many pieces, for memory; else the same."
@@ -123,6 +130,7 @@ def train(
     select_eps,
     select_reference,
     select_features,
+    on_nan,
     device,
     accumulate,
     dry_run,
@@ -174,6 +182,7 @@ def train(
         log_every=log_every,
         select_every=select_every,
         select=select,
+        on_nan=on_nan,
         accumulate=accumulate,
     )
     if rank() > 0:  # process 0 writes

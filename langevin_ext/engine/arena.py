@@ -38,7 +38,7 @@ class Arena:
 
     def clear(self) -> None:
         """Frees what nobody has."""
-        self._free = {}
+        self._free, self._scratch = {}, torch.empty(0)
 
     @property
     def bytes(self) -> int:

@@ -12,6 +12,8 @@ from .convolutions import CpuForms, why_not_int16, why_not_packed, why_not_winog
 from .network import Network
 from .precisions import DTYPES, ON_CPU, ON_GPU, PRECISIONS, finite
 
+WIDE = 64  # channels, from which on a CPU's products are worth 16-bit factors
+
 
 class Engine:
     """score = engine(x, level), what model(x, level) is up to rounding; float32 in and out, no gradient.
@@ -99,6 +101,12 @@ class Engine:
         """Reads the weights of the model."""
         self._network = Network(self.model, self._forms, max(1, self._batch))
 
+    def free(self) -> None:
+        """Gives back the memory between its layers and of captured steps; the next call takes what it needs."""
+        with self._lock:
+            self._arena.clear()
+            self.steps.clear()
+
     def __str__(self) -> str:
         return "; ".join(self.notes)
 
@@ -121,9 +129,9 @@ class SigmaEngine(Engine):
 def build(model, *, precision="auto", device=None, batch=16) -> Engine:
     """The engine of a network.
 
-    "auto" on the CPU is float32: its convolutions by F(4x4, 3x3) were faster than oneDNN's in bfloat16 on the
-    processors where both were measured (docs/performance.md), and round no more than the network's own. On a GPU it is
-    fp16, or bf16 where a few scores are not finite in fp16; the notes say so.
+    "auto" is the fastest whose error is far below the noise of a sampler's own steps: on the CPU int16 for networks of
+    at least 64 channels, where the CPU has it, else fp32; on a GPU fp16, or bf16 where a few scores are not finite in
+    fp16. The notes say which and why (docs/performance.md has the measurements).
 
     Args:
         model: `NCSN` or `NCSNv2` with float32 parameters.
@@ -155,9 +163,16 @@ def build(model, *, precision="auto", device=None, batch=16) -> Engine:
         raise ValueError("engine: precision must be 'fp32' or 'auto' here, this CPU has no bfloat16 arithmetic")
     if precision == "int16" and (reason := why_not_int16()):
         raise ValueError(f"engine: precision must be 'fp32' or 'auto' here, {reason}")
-    precision = "fp32" if precision == "auto" else precision
+    precision = _fastest_on_cpu(model) if precision == "auto" else precision
     forms, notes = CpuForms(precision), _notes(model, precision)
     return _kind(model)(model, precision, notes, batch, forms, Arena(forms.dtype))
+
+
+def _fastest_on_cpu(model):
+    """int16 where it runs and the products take most of the time, else fp32."""
+    if model.ngf < WIDE or why_not_int16() or why_not_winograd(model.res1[0].conv1, *model.shape[1:], "int16"):
+        return "fp32"
+    return "int16"
 
 
 def gpu_form(model, precision, batch=16, notes=()) -> Engine:

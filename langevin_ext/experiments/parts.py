@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from .. import sampling
+from .._interruption import Interruption
 from ..samplers import inputs
 from ..samplers.job import Job
 from ..samplers.monitor import UPSAMPLING, Monitor, place_of
@@ -22,7 +23,7 @@ def part_of(job, stages, name, init) -> Job:
     stages = list(stages)
     counts = evaluations(stages, job.plan.shapes)
     plan = replace(job.plan, scheme=name, stages=stages, evaluations=counts, output=stages[-1].model)
-    return replace(job, plan=plan, init=init)
+    return replace(job, plan=plan, init=init, failed={})
 
 
 @dataclass
@@ -51,8 +52,8 @@ def marks(stages) -> list[tuple[int, int]]:
 class Watch(Monitor):
     """A `Monitor` that also takes the time of each level, without that of saving, and keeps a few states."""
 
-    def __init__(self, job, record, checkpoint, **options):
-        super().__init__(job, record, checkpoint, **options)
+    def __init__(self, job, record, checkpoint, interruption, **options):
+        super().__init__(job, record, checkpoint, interruption, **options)
         self.marks, self.mark, self.since = marks(job.plan.stages), 0, time.perf_counter()
 
     def begin(self):
@@ -110,8 +111,12 @@ def run_part(job, *, path=None, bar=None) -> PartRecord:
     if bar is not None:
         bar.skip(sampling.done(job, record))
         bar.rename(job.plan.scheme)
-    watch = Watch(job, record, file, bar=bar)
-    with torch.inference_mode(), inputs.evaluation_mode([*job.models, job.upsample]):
+    with (
+        Interruption() as interruption,
+        torch.inference_mode(),
+        inputs.evaluation_mode([*job.models, job.upsample]),
+    ):
+        watch = Watch(job, record, file, interruption, bar=bar)
         while record.batch < job.plan.batches:
             watch.begin()
             sampling.run_batch(job, record, watch, file)

@@ -9,6 +9,8 @@ import numpy as np
 
 from .. import __version__, _native, _progress, sampling
 from .._files import atomic_path, remove_temporaries
+from .._lock import NAME as LOCK
+from .._lock import locked
 from ..metrics import PixelFeatures
 from ..samplers import inputs
 from ..samplers.report import settings_of
@@ -153,18 +155,20 @@ def _folder(out):
             yield Path(temporary)
         return
     folder = Path(out)
-    if folder.is_dir():
-        remove_temporaries(folder)  # of a process that was killed while it wrote
-    names = {path.name for path in folder.iterdir()} - {_progress.NAME} if folder.is_dir() else set()
-    strange = {name for name in names if name not in (PARTS, SAMPLES, *FILES) and not name.endswith(".png")}
-    if strange or (names and PARTS not in names):
-        raise ValueError(
-            f"table: argument out must be a new or empty folder, or that of a table that was stopped, got {folder}, "
-            "which holds " + ("other files" if strange else "a finished one")
-        )
-    (folder / PARTS).mkdir(parents=True, exist_ok=True)
-    remove_temporaries(folder / PARTS)
-    yield folder
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder, "table: argument out"):
+        shutil.rmtree(folder / f".{PARTS}", ignore_errors=True)  # of a process that was killed while it cleared up
+        for part in (folder, folder / PARTS, folder / SAMPLES):
+            remove_temporaries(part)  # or while it wrote
+        names = {path.name for path in folder.iterdir()} - {LOCK, _progress.NAME}
+        strange = {name for name in names if name not in (PARTS, SAMPLES, *FILES) and not name.endswith(".png")}
+        if strange or (names and PARTS not in names):
+            raise ValueError(
+                f"table: argument out must be a new or empty folder, or that of a table that was stopped, got {folder},"
+                " which holds " + ("other files" if strange else "a finished one")
+            )
+        (folder / PARTS).mkdir(exist_ok=True)
+        yield folder
 
 
 def _rows(paper, shared, parts, measured, predicted, distances, compared) -> list[Row]:

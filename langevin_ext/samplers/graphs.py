@@ -137,26 +137,24 @@ def why_not(stage, score, wish) -> str:
     return ""
 
 
-def reasons(stages, scores, wish) -> list[str | None]:
-    """`why_not` of each stage, None for those without rows.
+def check(stages, scores, wish) -> None:
+    """Looks at the argument graph of `sample`.
 
     Raises:
         ValueError: `wish` is none of "auto", True, False, or True where a stage cannot be replayed.
     """
     if wish not in ("auto", True, False) or isinstance(wish, int) and not isinstance(wish, bool):
         raise ValueError(f"sample: argument graph must be 'auto', True or False, got {wish!r}")
-    pairs = zip(stages, scores, strict=True)
-    found = [why_not(stage, score, wish) if isinstance(stage, Run) else None for stage, score in pairs]
-    bad = next((f"stage {i}: {reason}" for i, reason in enumerate(found) if reason), None)
-    if wish is True and bad:
-        raise ValueError(f"sample: argument graph must be 'auto' or False here; {bad}")
-    return found
+    for i, (stage, score) in enumerate(zip(stages, scores, strict=True)):
+        if wish is True and isinstance(stage, Run) and (reason := why_not(stage, score, wish)):
+            raise ValueError(f"sample: argument graph must be 'auto' or False here; stage {i}: {reason}")
 
 
 def run(job, number, x, *, score, after, **arguments) -> torch.Tensor:
     """`run_stage` of the job's stage `number`, by replays where its plan says so; arguments and result are the same."""
     stage, (engine, levels) = job.plan.stages[number], engine_of(score.score)
-    step = None if job.loops[number] else _taken(job, number, engine, len(x), arguments["inpainting"])
+    loop = job.failed.get(number) or why_not(stage, score.score, job.graph)
+    step = None if loop else _taken(job, number, engine, len(x), arguments["inpainting"])
     if step is None:
         return run_stage(stage, score, x, after=after, **arguments)
     try:
@@ -166,7 +164,7 @@ def run(job, number, x, *, score, after, **arguments) -> torch.Tensor:
 
 
 def _taken(job, number, engine, batch, inpainting):
-    """A step for a stage; None, and a reason in job.loops, where the capture fails and nobody insists on it."""
+    """A step for a stage; None, and a reason in job.failed, where the capture fails and nobody insists on it."""
     mask = None if inpainting is None else inpainting.mask
     try:
         return take(engine, batch, mask, len(job.plan.stages[number].rows))
@@ -175,8 +173,8 @@ def _taken(job, number, engine, batch, inpainting):
     except RuntimeError as error:
         if job.graph is True:
             raise
-        job.loops[number] = f"the capture failed ({str(error).splitlines()[0]})"
-        warnings.warn(f"sample: steps are made one by one: {job.loops[number]}", SlowerPathWarning, stacklevel=5)
+        job.failed[number] = f"the capture failed ({str(error).splitlines()[0]})"
+        warnings.warn(f"sample: steps are made one by one: {job.failed[number]}", SlowerPathWarning, stacklevel=5)
     return None
 
 
@@ -197,5 +195,10 @@ def _replayed(step, engine, stage, x, levels, score, after, *, seed, first, star
 
 def notes(job) -> list[str]:
     """A sentence on each stage with rows."""
-    on_gpu = "a captured step, replayed" if job.device.type == "cuda" else "a step from a table, call by call"
-    return [f"stage {i}: {f'a loop: {why}' if why else on_gpu}" for i, why in enumerate(job.loops) if why is not None]
+    replayed = "a captured step, replayed" if job.device.type == "cuda" else "a step from a table, call by call"
+    lines = []
+    for i, stage in enumerate(job.plan.stages):
+        if isinstance(stage, Run):
+            loop = job.failed.get(i) or why_not(stage, job.score(stage), job.graph)
+            lines.append(f"stage {i}: " + (f"a loop: {loop}" if loop else replayed))
+    return lines

@@ -128,7 +128,7 @@ class Job:
     precision: str = "fp32"
     engine: list[str] = field(default_factory=list)  # what each runner is, and why
     graph: str | bool = "auto"  # the user's wish
-    loops: list[str | None] = field(default_factory=list)  # of each stage, why its rows are not replayed, or ""
+    failed: dict[int, str] = field(default_factory=dict)  # {stage: why its step could not be captured}
 
     def score(self, stage) -> Callable:
         """The score that a stage's rows call, level an index into the stage's ladder."""
@@ -209,7 +209,8 @@ def prepare(
     )
     job = Job(plan, models, scores, seed, first, init, pixels, upsample, device, dtype, options, runners, kind, notes)
     called = [job.score(stage) for stage in stages]  # raises for levels that the model does not have
-    return replace(job, graph=graph, loops=graphs.reasons(stages, called, graph))
+    graphs.check(stages, called, graph)
+    return replace(job, graph=graph)
 
 
 def _check_taken(name, scheme, given):

@@ -5,6 +5,7 @@ import time
 
 import torch
 
+from .calls import Counting
 from .copies import Copies
 from .inputs import integer
 from .loop import run_stage
@@ -55,35 +56,17 @@ def place_of(stages, number, i) -> dict:
     return {"stage": number, "level": row.level, "sigma": row.sigma, "step": row.step, "kind": row.kind}
 
 
-class Counting:
-    """A score that counts its calls in calls[size]."""
-
-    def __init__(self, score, continuous, calls, size):
-        self.score, self.continuous, self.calls, self.size = score, continuous, calls, size
-
-    def __call__(self, x, level):
-        self.count()
-        return self.score(x, level)
-
-    def count(self):
-        """One more call."""
-        self.calls[self.size] += 1
-
-    def at_sigma(self, x, sigma):
-        self.count()
-        return self.continuous(x, sigma)
-
-
 class Monitor:
     """The observer of one run; `watch` prepares it for a stage of a batch, `after` is the loop's hook."""
 
-    def __init__(self, job, record, checkpoint, *, snapshot=None, callback=None, bar=None):
-        self.job, self.record, self.checkpoint = job, record, checkpoint
+    def __init__(self, job, record, checkpoint, interruption, *, snapshot=None, callback=None, bar=None):
+        self.job, self.record, self.checkpoint, self.interruption = job, record, checkpoint, interruption
         self.callback, self.bar, self.copies = callback, bar, Copies(job.device)
         self.snapshots = {place: slot for slot, place in enumerate(kept_rows(job.plan.stages, snapshot))}
         self.levels = {place: index for index, place in enumerate(level_ends(job.plan.stages))}
         self.began = time.monotonic()
         self.calls = {size: 0 for size in job.plan.evaluations}
+        self.together: dict[str, int] = {}  # samples that fit into memory at a time, where not all of a batch do
 
     def watch(self, number, batch, low, x, arguments):
         """Prepares for stage `number` of the batch that begins at sample `low`; `arguments` are the loop's."""
@@ -91,10 +74,10 @@ class Monitor:
         self.stage = self.job.plan.stages[number]
         self.good, self.good_rows, self.pending = x.clone(), arguments["start"], {}
 
-    def counting(self, stage) -> "Counting":
+    def counting(self, stage) -> Counting:
         """The score of a stage, which counts its calls."""
-        model, size = self.job.runners[stage.model], self.job.plan.sizes[stage.model]
-        return Counting(self.job.score(stage), getattr(model, "at_sigma", None), self.calls, size)
+        runner, size = self.job.runners[stage.model], self.job.plan.sizes[stage.model]
+        return Counting(self.job.score(stage), runner, self.calls, size, self.together)
 
     def after(self, i, x, score):
         row, place = self.stage.rows[i], (self.number, i)
@@ -106,8 +89,9 @@ class Monitor:
         self._show(place, x)
         if self.bar is not None:
             self.bar.update(note=f"sigma {row.sigma:.3g}" if row.ends_level else None)
-        if self.checkpoint.is_due and not last:
+        if (self.checkpoint.is_due or self.interruption.asked) and not last:
             self._save(i, x)
+            self.interruption.check()
 
     def upsampled(self, number, low, x):
         """The hook after an upsampling, stage `number`."""

@@ -1,10 +1,12 @@
 """What a run has produced so far, on the CPU, and its checkpoint file.
 
 The file holds the finished samples, snapshots and diagnostics, the state of the batch in progress, and the settings,
-as safetensors with JSON metadata. It is replaced as a whole (written beside, flushed, renamed), so that a crash at any
-moment leaves the earlier file or the new one. It is kept when the run is complete: the same call then returns at once.
+as safetensors with JSON metadata and a checksum over all of it. It is replaced as a whole (written beside, flushed,
+renamed), so that a crash at any moment leaves the earlier file or the new one. It is kept when the run is complete: the
+same call then returns at once.
 """
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -14,14 +16,15 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 
 import numpy as np
-import safetensors
-import safetensors.torch
 import torch
 
-from .._files import atomic_path
+from .._lock import locked
+from .._tensor_files import read_tensors, tensor_hash, write_tensors
 from . import inputs
 
-FORMAT = "langevin_ext sampling run 1"
+FORMAT = "langevin_ext sampling run 2"
+WITHOUT_CHECKSUM = "langevin_ext sampling run 1"  # of version 0.4 and before, still read
+POSITION = ("batch", "stage", "row", "seconds")
 SAVING_SHARE = 0.05  # of the time that may go into saving
 ATOMS = (bool, int, float, complex, str, bytes, np.generic, torch.dtype, torch.device, PurePath, types.EllipsisType)
 STATISTICS = ("score_norm", "mean", "variance", "nonfinite")
@@ -78,26 +81,45 @@ class Checkpoint:
         """Fills `record` from the file, if there is one.
 
         Raises:
-            ValueError: the file is not a sampling run, or one with other settings; the message names the first.
+            ValueError: the file is no sampling run, is damaged, or is one with other settings; the message names the
+                first.
         """
         if self.path is None or not self.path.exists():
             return False
         try:
-            with safetensors.safe_open(self.path, "pt") as file:
-                metadata = file.metadata() or {}
-                stored = json.loads(metadata.get("settings", "{}"))
-                if metadata.get("format") != FORMAT:
-                    raise ValueError(f"sample: argument checkpoint must be the file of a sampling run, got {self.path}")
-                self._compare(stored)
-                tensors = {name: file.get_tensor(name) for name in file.keys()}
-        except safetensors.SafetensorError as error:
+            tensors, metadata = read_tensors(self.path)
+        except ValueError as error:
             raise ValueError(f"sample: argument checkpoint cannot be read, {self.path}: {error}") from None
+        if metadata.get("format") not in (FORMAT, WITHOUT_CHECKSUM):
+            raise ValueError(f"sample: argument checkpoint must be the file of a sampling run, got {self.path}")
+        if metadata["format"] == FORMAT and metadata.get("checksum") != _checksum(tensors, metadata):
+            raise self._damaged("its content does not match its checksum")
+        try:
+            stored, position = (json.loads(metadata[name]) for name in ("settings", "position"))
+            self._compare(stored)
+            self._fill(record, tensors, position)
+        except (KeyError, TypeError, AttributeError, RuntimeError, json.JSONDecodeError) as error:  # without a checksum
+            raise self._damaged(f"{type(error).__name__}, {error}") from error
+        return True
+
+    def held(self, complete):
+        """Keeps other processes from the file while the block runs, unless the run in it is complete."""
+        if self.path is None or complete:
+            return contextlib.nullcontext()
+        return locked(self.path, "sample: argument checkpoint")
+
+    def _damaged(self, why):
+        return ValueError(f"sample: checkpoint {self.path} is damaged: {why}; delete it to begin again")
+
+    @staticmethod
+    def _fill(record, tensors, position):
         for name, tensor in record.tensors().items():
+            if tensors[name].shape != tensor.shape:
+                raise TypeError(f"{name} has shape {tuple(tensors[name].shape)}, not {tuple(tensor.shape)}")
             tensor.copy_(tensors[name])
         record.state = tensors.get("state")
-        for name, value in json.loads(metadata["position"]).items():
-            setattr(record, name, value)
-        return True
+        for name in POSITION:
+            setattr(record, name, position[name])
 
     def _compare(self, stored):
         for name in (*self.settings, *stored):
@@ -117,17 +139,23 @@ class Checkpoint:
         if self.path is None:
             return
         began = time.monotonic()
-        position = {name: getattr(record, name) for name in ("batch", "stage", "row", "seconds")}
+        position = {name: getattr(record, name) for name in POSITION}
         metadata = {
             "format": FORMAT,
             "settings": json.dumps(self.settings),
             "position": json.dumps(position),
             "settings_hash": hashlib.sha256(json.dumps(self.settings).encode()).hexdigest(),
         }
-        with atomic_path(self.path) as temporary:
-            safetensors.torch.save_file(record.tensors(), temporary, metadata)
+        tensors = {name: tensor.contiguous() for name, tensor in record.tensors().items()}
+        write_tensors(self.path, tensors, metadata | {"checksum": _checksum(tensors, metadata)})
         now = time.monotonic()
         self.due = now + (now - began) / SAVING_SHARE
+
+
+def _checksum(tensors, metadata) -> str:
+    """SHA-256 over everything in the file."""
+    about = {name: text for name, text in metadata.items() if name != "checksum"}
+    return tensor_hash(tensors, json.dumps(about, sort_keys=True))
 
 
 def fingerprint(value) -> str:

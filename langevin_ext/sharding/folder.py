@@ -16,6 +16,8 @@ import numpy as np
 
 from .. import _progress
 from .._files import atomic_path, remove_temporaries
+from .._lock import NAME as LOCK
+from .._lock import locked
 from .arrays import BROKEN, Images
 from .settings import difference
 
@@ -44,22 +46,23 @@ class Shards:
         self.run = {"format": FORMAT, "first": first, "n": n, "shard_size": size, **json.loads(json.dumps(identity))}
         self.digest = hashlib.sha256(json.dumps(self.run, sort_keys=True).encode()).hexdigest()
 
-    def open(self) -> None:
-        """Makes the folder, or takes that of the same run.
+    def open(self, held) -> None:
+        """Makes the folder, or takes that of the same run, and locks it until `held`, an ExitStack, is closed.
 
         Raises:
-            ValueError: it holds something else, or a run with another setting, which is named.
+            ValueError: it holds something else, a run with another setting, which is named, or is in use.
         """
         if self.out.exists() and not self.out.is_dir():
             raise ValueError(f"sample: out must be a folder, got the file {self.out}")
+        self.out.mkdir(parents=True, exist_ok=True)
+        held.enter_context(locked(self.out, "sample: out"))
         shutil.rmtree(self.out / REMOVED, ignore_errors=True)  # of a run that was complete
-        names = {path.name for path in self.out.iterdir()} if self.out.is_dir() else set()
-        names = {name for name in names - {_progress.NAME} if not name.endswith(".tmp")}
+        names = {path.name for path in self.out.iterdir() if not path.name.endswith((".tmp", LOCK))} - {_progress.NAME}
         if names and (SHARDS not in names or names - RESULTS - {SHARDS}):
             raise ValueError(f"sample: out must be a new or empty folder, got {self.out}, which holds other files")
         then = stored(self.out)
         if then is None:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(exist_ok=True)
             with atomic_path(self.folder / RUN) as temporary:
                 temporary.write_text(json.dumps(self.run, indent=2) + "\n")
         elif differs := difference(self.run, then):

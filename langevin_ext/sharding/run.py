@@ -1,5 +1,6 @@
 """`sample_shards`: a run of any number of samples, by any number of processes, that goes to disk as it goes."""
 
+import contextlib
 import json
 import math
 import time
@@ -57,13 +58,13 @@ def sample_shards(
         What settings.json holds, in process 0; in the others an empty dictionary.
 
     Raises:
-        ValueError, TypeError, FloatingPointError: as `sample`; or `out` holds other files or another run, or a shard is
-            damaged.
+        ValueError, TypeError, FloatingPointError: as `sample`; or `out` holds other files or another run or is in use
+            by another process, or a shard is damaged.
         ConnectionError: another process was lost; names the samples that are missing.
     """
     if watching := [name for name in WATCHING if name in arguments]:
         raise ValueError(f"sample_shards: argument {watching[0]} is for `sample` alone; leave it out")
-    with processes() as group:
+    with processes() as group, contextlib.ExitStack() as held:
         job = prepare(model, scheme, n, **arguments)
         if facts is None:
             facts = {"fingerprint": "".join(map(fingerprint, job.models))}
@@ -71,7 +72,7 @@ def sample_shards(
         who = identity(settings, facts)
         group.check_equal(json.dumps(who, default=str), "sample: settings and model must be equal in all processes")
         shards = Shards(out, job.first, job.plan.n, _size(shard_size, job, out, group, arguments), who)
-        group.first(shards.open)
+        group.first(lambda: shards.open(held))
         _draw(shards, group, job, progress, (model, scheme, arguments))
         written: dict = {}
         group.first(lambda: written.update(_merge(shards, job, settings, facts, finish)))

@@ -9,28 +9,15 @@ Nothing in a checkpoint is ever unpickled.
 
 import hashlib
 import json
-import struct
 from pathlib import Path
 
 import torch
 
-from .._files import atomic_path
+from .._tensor_files import read_tensors, tensor_hash, write_tensors
 
 __all__ = ["save", "load", "describe", "shipped"]
 
 FORMAT = "langevin_ext checkpoint 1"
-DTYPES = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.int16: "I16",
-    torch.int8: "I8",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-}
 SHIPPED = Path(__file__).resolve().parent.parent / "checkpoints"
 
 
@@ -88,43 +75,13 @@ def write(path, tensors, config, metadata) -> str:
         raise TypeError(f"save: config and metadata must fit into JSON: {error}") from error
     sha256, checksum = _hashes(tensors, config, metadata)
     header = {"format": FORMAT, "config": config, "metadata": metadata, "sha256": sha256, "checksum": checksum}
-    with atomic_path(path) as temporary, open(temporary, "wb") as file:
-        _write_safetensors(file, tensors, header)
+    write_tensors(path, tensors, header)
     return sha256
-
-
-def _write_safetensors(file, tensors, header):
-    """The safetensors format: length of the header (uint64), header (JSON), then the bytes of the tensors.
-
-    Written here because the library's save_file makes a temporary of its own, which only its owner may read, and needs
-    all tensors copied; reading is left to the library, which checks every offset.
-    """
-    entries, offset = {"__metadata__": header}, 0
-    tensors = dict(sorted(tensors.items(), key=lambda item: -item[1].element_size()))  # keeps each one aligned
-    for name, value in tensors.items():
-        stop = offset + value.numel() * value.element_size()
-        entries[name] = {"dtype": DTYPES[value.dtype], "shape": list(value.shape), "data_offsets": [offset, stop]}
-        offset = stop
-    text = json.dumps(entries, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    file.write(struct.pack("<Q", len(text)) + text)
-    for value in tensors.values():
-        file.write(_bytes(value))
-    file.flush()
-
-
-def _bytes(value):
-    """The memory of a contiguous CPU tensor."""
-    return value.reshape(-1).view(torch.uint8).numpy()
 
 
 def _hashes(tensors, config, metadata):
     """(sha256 of tensors and config, the same with the metadata)."""
-    digest = hashlib.sha256(config.encode())
-    for name, value in sorted(tensors.items()):
-        digest.update(f"\n{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        digest.update(_bytes(value))
-    content = digest.hexdigest()
+    content = tensor_hash(tensors, config)
     return content, hashlib.sha256((content + metadata).encode()).hexdigest()
 
 
@@ -142,7 +99,7 @@ def read(path, name="load"):
     if not path.is_file():
         raise FileNotFoundError(f"{name}: file must exist, got {path}")
     try:
-        tensors, header = _read_safetensors(path)
+        tensors, header = read_tensors(path)
     except ValueError as error:
         raise ValueError(f"{name}: {path} is no whole safetensors file: {error}") from error
     if header.get("format") != FORMAT:
@@ -152,17 +109,13 @@ def read(path, name="load"):
         header.get("checksum"),
     ):
         raise ValueError(f"{name}: {path} is damaged: its content does not match its checksum")
-    return tensors, json.loads(header["config"]), json.loads(header["metadata"]), header["sha256"]
-
-
-def _read_safetensors(path):
-    from safetensors import SafetensorError, safe_open
-
     try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}
-    except SafetensorError as error:
-        raise ValueError(str(error)) from error
+        config, metadata = json.loads(header["config"]), json.loads(header["metadata"])
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{name}: {path} must hold JSON for config and metadata: {error}") from error
+    if not isinstance(config, dict) or not isinstance(metadata, dict):
+        raise ValueError(f"{name}: {path} must hold dictionaries for config and metadata, got others")
+    return tensors, config, metadata, header["sha256"]
 
 
 def shipped(kind="") -> list:
@@ -220,11 +173,23 @@ def load(path, device=None, ema=True, *, build=None) -> torch.nn.Module:
     state = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
     if build is None:
         from ..models import build
+
+        check_fit(_without_memory(build, config, path), state, f"load: {path}")
     model = build(config)
     check_fit(model, state, f"load: {path}")
     model.load_state_dict(state)
     model.data_fingerprint = metadata.get("data") or metadata.get("settings", {}).get("data")
     return model.to(device).eval()
+
+
+def _without_memory(build, config, path):
+    """The network of a config with shapes alone: what does not fit its weights must not take any memory."""
+    try:
+        with torch.device("meta"):
+            return build(config)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"load: {path} must hold the config of a network, got one that fails: {reason}") from error
 
 
 def check_fit(model, state, what) -> None:

@@ -2,7 +2,7 @@
 
 One line of `log.jsonl` is {"step", "loss", "levels", "seconds"}: the mean loss since the line before, the same for each
 level (null where none was drawn), and the seconds of training so far. A line with "partial" ends a run between two
-regular lines; it is dropped when the run goes on.
+regular lines; it is dropped when the run goes on. "skipped" is how many steps were left out so far, if any.
 """
 
 import json
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from .._files import atomic_path
+from .._files import atomic_path, writing
 
 __all__ = ["LevelLoss", "read_log"]
 
@@ -44,7 +44,8 @@ class LevelLoss:
 
 def append(folder, line) -> None:
     """Adds one line to the log of a run."""
-    with open(Path(folder) / NAME, "a") as file:
+    path = Path(folder) / NAME
+    with writing(path), open(path, "a") as file:
         file.write(json.dumps(line) + "\n")
 
 

@@ -2,15 +2,16 @@
 
 import contextlib
 import json
-import signal
-import threading
+import math
 import warnings
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
+from .. import _progress
 from .._group import LostProcess, processes
+from .._interruption import Interruption
+from .._lock import locked
 from . import log, state
 from .selection import Selector
 from .trainer import Settings, Trainer, integer
@@ -45,6 +46,7 @@ def train(
     select_every=None,
     select=None,
     accumulate=1,
+    on_nan="stop",
 ) -> torch.nn.Module:
     """Trains a score network as NCSN does (Song & Ermon 2019, arXiv:1907.05600, section 4), or by another objective.
 
@@ -77,12 +79,16 @@ def train(
         objective: "dsm", "ssm" or "ssm-vr" (see `langevin_ext.losses`); "hsm" for a velocity model, whose times take
             the place of the levels, uniform on (1e-5, 1), and whose log has a loss for each tenth of the time.
         noisy: ssm and ssm-vr alone: at x + sigma z; False: at the data as they are.
-        progress: show a bar with rate, remaining time and running loss.
+        progress: show a bar with rate, remaining time and running loss, or a line a minute where stderr is not a
+            terminal. `out` has a status.json in any case (see `langevin-ext status`).
         tensorboard: also log to TensorBoard, where it is installed.
         resume: "auto" continues the run in `out` if there is one; True insists on it, False on a new one.
         callback: called after each step with {"step", "loss", "trainer"}.
         select_every: steps between measurements of the averaged network by the Frechet distance of its samples; the
             best is kept as best.safetensors, the table and its curve as selection.jsonl and selection.png.
+        on_nan: "stop", or "skip" to leave out the steps whose loss or gradient is not finite: weights, Adam and average
+            stay as they were, the step counts, and "skipped" in the log says how many there have been; a hundred in a
+            row stop the run. May differ when a run goes on.
         select: how it is measured, a `Selection` or a dictionary of its arguments; by 1,000 samples against the
             training data in clipped pixels by default.
         accumulate: compute each process's part of a batch in so many pieces, for memory; only rounding differs.
@@ -91,10 +97,11 @@ def train(
         A copy of the network with the averaged weights, in eval mode.
 
     Raises:
-        TypeError, ValueError: an argument is out of range, `out` holds something else, or the run in it was made with
-            another setting; nothing is overwritten.
+        TypeError, ValueError: an argument is out of range, `out` holds something else or is in use by another process,
+            or the run in it was made with another setting; nothing is overwritten.
         FloatingPointError: a loss or weight is not finite; names step, levels, samples and the last good checkpoint.
-        KeyboardInterrupt: after the step at hand is finished and a last checkpoint written.
+        OSError: a file cannot be written; what was written before is kept.
+        KeyboardInterrupt: on Ctrl-C or SIGTERM, after the step at hand is finished and a last checkpoint written.
         ConnectionError: another process of the run has ended; a last checkpoint is written.
 
     Initial weights are the model's. All else depends on (seed, step, place in the batch).
@@ -117,7 +124,7 @@ def train(
         raise ValueError("train: select needs select_every, the steps between measurements, got None")
     if select_every is not None and objective == "hsm":
         raise ValueError("train: select_every needs a model with noise levels, got objective 'hsm'")
-    trainer = Trainer(model, data, settings, accumulate)
+    trainer = Trainer(model, data, settings, accumulate, on_nan)
     selector = None if select_every is None else Selector(select, select_every, trainer, progress)
     return run(
         trainer,
@@ -139,35 +146,39 @@ def run(
     """Takes `trainer` to `steps` steps in the folder `out`, from the beginning or from the run in it; see `train`."""
     steps, save_every = integer("steps", steps), integer("save_every", save_every)
     log_every = integer("log_every", log_every)
-    with processes() as group:
+    with processes() as group, contextlib.ExitStack() as held:
         trainer.join(group)
-        found = _open(trainer, Path(out), steps, resume, selector)
+        _open(trainer, Path(out), steps, resume, selector, held)
         board = log.Board(out, trainer.step, tensorboard and group.is_first)
         with _deterministic(trainer.device), contextlib.closing(board):
-            if not found:
-                group.first(lambda: state.save(out, trainer))
             _run(trainer, Path(out), steps, save_every, log_every, board, progress, callback, selector)
         model = trainer.averaged()
         group.first(lambda: _finish(trainer, model, Path(out)))
     return model
 
 
-def _open(trainer, out, steps, resume, selector) -> bool:
-    """Prepares the folder, and takes over the run in it; False if there is none."""
+def _open(trainer, out, steps, resume, selector, held):
+    """Prepares the folder, locked until `held` is closed; takes over the run in it, or saves the first state."""
     group = trainer.share.group
     group.check_equal(
         json.dumps(state.settings(trainer)), "train: settings, network and data must be equal in all processes"
     )
-    found = bool(group.first(lambda: state.prepare(out, resume)))
+
+    def prepare():
+        held.enter_context(locked(state.folder(out, resume), "train: out"))
+        return state.prepare(out, resume)
+
+    found = bool(group.first(prepare))
     if found:
         state.restore(out, trainer)
         if trainer.step > steps:
             raise ValueError(f"train: steps must be at least {trainer.step}, those of the run in {out}, got {steps}")
     if selector is not None and group.is_first:
         selector.open(out)
-    if found and trainer.step < steps:
+    if not found:  # before any other file is there, by which a folder without a checkpoint would be refused
+        group.first(lambda: state.save(out, trainer))
+    elif trainer.step < steps:
         group.first(lambda: log.rewind(out, trainer.step))
-    return found
 
 
 def _run(trainer, out, steps, save_every, log_every, board, progress, callback, selector):
@@ -175,16 +186,17 @@ def _run(trainer, out, steps, save_every, log_every, board, progress, callback, 
     saved, running, group = trainer.step, None, trainer.share.group
     show, selector = progress and group.is_first, selector if group.is_first else None
     trainer.model.train()
-    bar = tqdm(total=steps, initial=trainer.step, disable=not show, unit="step", desc="train", dynamic_ncols=True)
+    status = out / _progress.NAME if group.is_first else None
+    bar = _progress.Progress(steps, "train", "step", initial=trainer.step, shown=show, status=status)
     try:
-        with bar, _Interruption() as interruption:
+        with bar, Interruption() as interruption:
             if selector is not None and selector.due:  # what an interruption left undone
                 selector.look(interruption.check)
             while trainer.step < steps:
-                loss = trainer.update(stop=interruption.asked)
-                running = loss if running is None else 0.95 * running + 0.05 * loss
-                bar.set_postfix_str(f"loss {running:.4g}", refresh=False)
-                bar.update()
+                loss = trainer.update(stop=interruption.asked is not None)
+                if math.isfinite(loss):  # not that of a step left out
+                    running = loss if running is None else 0.95 * running + 0.05 * loss
+                bar.update(note=None if running is None else f"loss {running:.4g}")
                 if trainer.step % log_every == 0:
                     _log(trainer, out, board)
                     trainer.losses.reset()
@@ -222,6 +234,8 @@ def _log(trainer, out, board, partial=False):
     if not trainer.share.group.is_first:
         return
     line = trainer.losses.line(trainer.step, round(trainer.seconds, 3)) | trainer.measures()
+    if trainer.skipped:
+        line["skipped"] = trainer.skipped
     board.add(line)
     log.append(out, {**line, "partial": True} if partial else line)
 
@@ -230,6 +244,7 @@ def _save(trainer, out):
     trainer.check_weights()
     if trainer.share.group.is_first:
         state.save(out, trainer)
+        _progress.logger.debug("train: checkpoint after %d steps written to %s", trainer.step, out)
     return trainer.step
 
 
@@ -238,34 +253,6 @@ def _finish(trainer, model, out):
     losses = log.read_log(out)["loss"].tolist() if (out / log.NAME).exists() else []
     loss = losses[-1] if losses else None
     state.publish(out / state.MODEL, trainer, model, loss=loss, **trainer.measures(final=True))
-
-
-class _Interruption:
-    """Ctrl-C waits for the end of the step, so that what is saved is the state of a whole one; a second does not."""
-
-    def __init__(self):
-        self.asked, self.previous = False, None
-
-    def __enter__(self):
-        # only the main thread may set handlers, and a process that ignores Ctrl-C goes on doing so
-        if threading.current_thread() is threading.main_thread() and (
-            signal.getsignal(signal.SIGINT) not in (signal.SIG_IGN, None)
-        ):
-            self.previous = signal.signal(signal.SIGINT, self._ask)
-        return self
-
-    def __exit__(self, *_):
-        if self.previous is not None:
-            signal.signal(signal.SIGINT, self.previous)
-
-    def _ask(self, *_):
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
-
-    def check(self, asked=False):
-        if asked or self.asked:
-            raise KeyboardInterrupt
 
 
 @contextlib.contextmanager

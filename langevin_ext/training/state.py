@@ -14,6 +14,7 @@ import torch
 
 from .. import __version__
 from .._files import remove_temporaries
+from .._lock import NAME as LOCK
 from . import checkpoint
 from .trainer import Settings
 
@@ -30,6 +31,7 @@ def save(folder, trainer) -> None:
             tensors[f"adam.{name}.{kind}"] = value
     tensors.update({"log.sum": trainer.losses.sum, "log.count": trainer.losses.count})
     metadata = {"kind": "training", "step": trainer.step, "seconds": trainer.seconds, "settings": settings(trainer)}
+    metadata |= {"skipped": trainer.skipped, "skipped_in_a_row": trainer.skipped_in_a_row}
     checkpoint.write(Path(folder) / CHECKPOINT, tensors, trainer.model.config(), metadata)
 
 
@@ -73,6 +75,7 @@ def restore(folder, trainer) -> None:
     checkpoint.check_fit(trainer.model, groups["model"], f"train: {path}")
     trainer.model.load_state_dict(groups["model"])
     trainer.step, trainer.seconds = metadata["step"], metadata["seconds"]
+    trainer.skipped, trainer.skipped_in_a_row = metadata.get("skipped", 0), metadata.get("skipped_in_a_row", 0)
     if trainer.ema is not None:
         trainer.ema.load_state_dict(groups["ema"], trainer.step)
     for key, value in groups.get("adam", {}).items():
@@ -100,27 +103,37 @@ def _short(value):
     return text if len(text) <= 80 else text[:77] + "..."
 
 
+def folder(path, resume) -> Path:
+    """The output folder, made if it is missing.
+
+    Raises:
+        ValueError: the path is a file, or resume is not "auto", True or False.
+    """
+    path = Path(path)
+    if resume not in ("auto", True, False):
+        raise ValueError(f"train: resume must be 'auto', True or False, got {resume!r}")
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"train: out must be a folder, got the file {path}")
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
 def prepare(folder, resume) -> bool:
     """Looks at the output folder before anything is written; True if a run is there to go on with.
 
     Args:
-        folder: pathlib.Path; made if it is missing.
+        folder: pathlib.Path, which exists.
         resume: "auto", True or False.
 
     Raises:
-        ValueError: resume is not one of these, or does not fit what the folder holds: nothing is ever overwritten.
+        ValueError: resume does not fit what the folder holds: nothing is ever overwritten.
     """
-    if resume not in ("auto", True, False):
-        raise ValueError(f"train: resume must be 'auto', True or False, got {resume!r}")
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"train: out must be a folder, got the file {folder}")
-    folder.mkdir(parents=True, exist_ok=True)
     found = (folder / CHECKPOINT).exists()
     if resume is True and not found:
         raise ValueError(f"train: resume=True needs {folder / CHECKPOINT}, got a folder without it")
     if found and resume is False:
         raise ValueError(f"train: out must be empty or new with resume=False, got the earlier run in {folder}")
-    others = sorted(path.name for path in folder.iterdir() if not path.name.endswith(".tmp"))
+    others = sorted(path.name for path in folder.iterdir() if not path.name.endswith((".tmp", LOCK)))
     if others and not found:
         raise ValueError(f"train: out must be empty, new or an earlier run, got {folder} with {others[0]} in it")
     remove_temporaries(folder)

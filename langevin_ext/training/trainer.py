@@ -27,6 +27,9 @@ from .objective import OBJECTIVES, make_objective
 __all__ = ["Settings", "Trainer"]
 
 
+MAX_SKIPPED = 100  # steps in a row that on_nan="skip" leaves out
+
+
 def integer(name, value, low=1, bits=32, function="train") -> int:
     """`value` as an int in [low, 2^bits)."""
     try:
@@ -104,6 +107,7 @@ class Trainer:
         data: a dataset (`len`, `shape`, `fingerprint`, `batch`) or a float tensor (N, C, H, W).
         settings: `Settings`.
         accumulate: pieces in which a batch is computed one after the other; they change rounding and memory alone.
+        on_nan: "stop" or "skip", what `update` does about a loss or gradient that is not finite.
 
     Raises:
         TypeError, ValueError: the model has no config() or not what the objective needs, or differs from the data in
@@ -112,7 +116,9 @@ class Trainer:
 
     unit = "level"  # what a label is called in messages
 
-    def __init__(self, model, data, settings, accumulate=1):
+    def __init__(self, model, data, settings, accumulate=1, on_nan="stop"):
+        if on_nan not in ("stop", "skip"):
+            raise ValueError(f"train: on_nan must be 'stop' or 'skip', got {on_nan!r}")
         data = TensorData(data) if torch.is_tensor(data) else data
         if settings.flip and not getattr(data, "flips", True):
             raise ValueError(f"train: flip must be False for data given as {data.content}, got True")
@@ -131,6 +137,7 @@ class Trainer:
         self.ema = None if settings.ema is None else EMA(model, settings.ema, settings.ema_warmup)
         self.losses = log.LevelLoss(self.levels, self.device)
         self.step, self.seconds, self.whole, self.stop = 0, 0.0, True, False
+        self.on_nan, self.skipped, self.skipped_in_a_row = on_nan, 0, 0
         self.accumulate = integer("accumulate", accumulate)
         self.share = parallel.alone(settings.batch_size, self.accumulate)
 
@@ -183,19 +190,24 @@ class Trainer:
         return self.inputs(indices), self.labels(), indices
 
     def update(self, *, stop=False) -> float:
-        """One training step; returns its mean loss over all processes.
+        """One training step; returns its mean loss over all processes, NaN for a step left out.
 
         Args:
             stop: this process wants to stop; afterwards the attribute `stop` says whether any does.
 
         Raises:
-            FloatingPointError: the loss is not finite; the weights are still those before the step.
+            FloatingPointError: the loss is not finite, and `on_nan` is "stop" or it has been so for `MAX_SKIPPED` steps
+                in a row; the weights are still those before the step.
             LostProcess: another process has ended; the weights are still those before the step.
         """
         began, s = time.perf_counter(), self._settings
         loss, label, indices = self._gradients()
         self.stop = self.share.gather(loss, stop)
         mean = loss.mean().item()  # waits once, after the backward pass has been queued
+        if self.on_nan == "skip" and not (math.isfinite(mean) and self._gradient_is_finite()):
+            self._skip(loss, label, indices)
+            self.seconds += time.perf_counter() - began
+            return math.nan
         if not math.isfinite(mean):
             self._refuse(loss, label, indices)
         self.whole = False  # from here to the end of the step, an interruption leaves a state that must not be saved
@@ -206,7 +218,7 @@ class Trainer:
             self.ema.update(self.model)
         self.losses.add(self.bins(label), loss)
         self.step += 1
-        self.whole = True
+        self.whole, self.skipped_in_a_row = True, 0
         self.seconds += time.perf_counter() - began
         return mean
 
@@ -228,12 +240,23 @@ class Trainer:
         self.share.add_gradients(list(self.parameters.values()))
         return losses, label, indices
 
-    def _refuse(self, loss, label, indices):
+    def _gradient_is_finite(self) -> bool:
+        gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
+        return bool(torch.stack(torch._foreach_norm(gradients, math.inf)).isfinite().all()) if gradients else True
+
+    def _skip(self, loss, label, indices):
+        """Counts the step without taking it."""
+        if self.skipped_in_a_row >= MAX_SKIPPED - 1:
+            self._refuse(loss, label, indices, f", the {MAX_SKIPPED}th such step in a row")
+        self.step, self.skipped, self.skipped_in_a_row = self.step + 1, self.skipped + 1, self.skipped_in_a_row + 1
+
+    def _refuse(self, loss, label, indices, more=""):
         bad = (~loss.isfinite()).nonzero().flatten()
+        bad = bad if len(bad) else torch.arange(len(loss), device=loss.device)  # finite losses whose sum is not
         labels = sorted(set(label[bad].tolist()))
         raise FloatingPointError(
             f"loss is not finite at step {self.step}, {self.unit} {_some(labels)},"
-            f" sample {_some(indices[bad.cpu()].tolist())} of the data"
+            f" sample {_some(indices[bad.cpu()].tolist())} of the data{more}"
         )
 
     def check_weights(self) -> None:
