@@ -20,8 +20,9 @@ def test_arena():
     arena.give(*(torch.empty(2, 3, 4, 5) for _ in range(KEPT + 3)))
     assert arena.bytes == 4 * KEPT * 120
     assert arena.scratch(10).numel() == 10 and arena.scratch(4).numel() == 10
+    assert arena.bytes == 4 * (KEPT * 120 + 10)
     arena.clear()
-    assert arena.bytes == 40
+    assert arena.bytes == 0
 
 
 @pytest.mark.parametrize("dilation", [1, 2, 4])

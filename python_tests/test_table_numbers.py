@@ -1,6 +1,5 @@
 """The numbers of a table: seconds, measured and predicted, distances; and its messages."""
 
-import io
 import itertools
 import time
 from dataclasses import replace
@@ -11,9 +10,9 @@ import torch
 from multiresolution_oracle import law
 from sampling_helpers import Counting
 from table_helpers import IMAGES, PAIR, QUICK, SETTINGS, own_sample
-from tqdm import tqdm
 
 from langevin_ext import experiments, metrics, plan
+from langevin_ext._progress import Progress
 from langevin_ext.experiments import timing
 from langevin_ext.experiments.distances import exact_distances
 from langevin_ext.experiments.parts import run_part
@@ -117,7 +116,7 @@ def test_whole_runs_in_turn(tmp_path, monkeypatch):
 
 
 def timing_bar(total):
-    return tqdm(total=total, file=io.StringIO())
+    return Progress(total, "timing", "step", shown=False)
 
 
 def test_whole_runs_are_made_where_they_are_cheap():

@@ -21,7 +21,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 CACHE = ROOT / "build" / "emulation"
-KEPT_FILES = 400
+KEPT_FILES = 1000  # more than all mutants have
 CORES = len(os.sched_getaffinity(0))
 SLOTS = threading.BoundedSemaphore(CORES)
 FLAGS = [
@@ -111,6 +111,7 @@ def mutated_tree(replacements):
             (fresh / name).write_text(text)
         if not tree.is_dir():
             fresh.rename(tree)
+    os.utime(tree)
     return tree
 
 

@@ -69,12 +69,12 @@ MUTANTS = {
         " && is_aligned<S, 4>(p.score)",
         DROP,
     ),
-    "langevin_step: the size is not asked": ("langevin_step", STEP, " && elements % 4 == 0", DROP),
+    "langevin_step: the size is not asked": ("langevin_step", STEP, " p.shape.elements() % 4 == 0 &&", DROP),
     "langevin_step: too few blocks": (
         "langevin_step",
         STEP,
-        "grid_for((elements + 3) / 4, p.shape.samples)",
-        "grid_for(elements / 4, p.shape.samples)",
+        "grid_for((p.shape.elements() + 3) / 4, p.shape.samples)",
+        "grid_for(p.shape.elements() / 4, p.shape.samples)",
     ),
     "perturb: lanes reversed": (
         "perturb",
