@@ -14,7 +14,7 @@ import pathlib
 import torch
 import torch._inductor as inductor
 from official import official_forward
-from timing import append_rows, interleaved, machine
+from timing import append_rows, interleaved, network_rows, print_network_rows
 
 from langevin_ext import engine
 from langevin_ext.engine.arena import Arena
@@ -47,9 +47,9 @@ def main():
                 if not errors[name, dtype] <= TOLERANCES[dtype]:
                     raise SystemExit(f"network: {name} {dtype} is off by {errors[name, dtype]:.1e}")
         times = interleaved(fns, args.repeats, args.warmup, args.device)
-    rows = make_rows(args, times, errors)
+    rows = network_rows("network", args, times, errors, args.device)
     append_rows(args.output, rows)
-    print_table(rows)
+    print_network_rows("forward", rows)
 
 
 def parse():
@@ -145,49 +145,6 @@ def frozen(state, x, level, bfloat16):
             return forward(x, level).float()
 
     return run
-
-
-def make_rows(args, times, errors):
-    """One row for each implementation."""
-    about = machine(args.device)
-    shape = [args.batch, args.channels, args.size, args.size]
-    base = times["official eager", "float32"].median
-    return [
-        {
-            "benchmark": "network",
-            "implementation": name,
-            "dtype": dtype,
-            "ngf": args.ngf,
-            "shape": shape,
-            "median_s": time.median,
-            "iqr_s": time.iqr,
-            "images_per_s": args.batch / time.median,
-            "speedup": base / time.median,
-            "relative_error": errors.get((name, dtype)),
-            "repeats": args.repeats,
-            **about,
-        }
-        for (name, dtype), time in times.items()
-    ]
-
-
-def print_table(rows):
-    """The rows as a table."""
-    about = rows[0]
-    print(
-        f"NCSN forward, ngf={about['ngf']}, {tuple(about['shape'])}, {about['device']}, "
-        f"{about['threads']} threads, torch {about['torch']}"
-    )
-    print(
-        f"{'implementation':24} {'dtype':9} {'median ms':>10} {'IQR ms':>8} {'images/s':>9} {'speed-up':>9} "
-        f"{'rel. error':>10}"
-    )
-    for row in rows:
-        error = "" if row["relative_error"] is None else f"{row['relative_error']:.1e}"
-        print(
-            f"{row['implementation']:24} {row['dtype']:9} {1e3 * row['median_s']:10.1f} {1e3 * row['iqr_s']:8.1f} "
-            f"{row['images_per_s']:9.1f} {row['speedup']:8.2f}x {error:>10}"
-        )
 
 
 if __name__ == "__main__":

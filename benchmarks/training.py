@@ -13,7 +13,7 @@ import pathlib
 
 import torch
 from official import official_forward
-from timing import append_rows, interleaved, machine
+from timing import append_rows, interleaved, network_rows, print_network_rows
 
 from langevin_ext import losses, noise
 from langevin_ext.models import NCSN
@@ -41,9 +41,9 @@ def main():
     if args.profile:
         return profile(trainers["langevin_ext", "float32"])
     steps = {name: trainer.update for name, trainer in trainers.items()}
-    rows = make_rows(args, interleaved(steps, args.repeats, args.warmup), errors)
+    rows = network_rows("training", args, interleaved(steps, args.repeats, args.warmup), errors)
     append_rows(args.output, rows)
-    print_table(rows)
+    print_network_rows("training step", rows)
     return None
 
 
@@ -151,46 +151,6 @@ def profile(trainer, steps=3):
         for _ in range(steps):
             trainer.update()
     print(found.key_averages().table(sort_by="self_cpu_time_total", row_limit=25, max_name_column_width=50))
-
-
-def make_rows(args, times, errors):
-    """One row for each implementation."""
-    base = times["official eager", "float32"].median
-    return [
-        {
-            "benchmark": "training",
-            "implementation": name,
-            "dtype": dtype,
-            "ngf": args.ngf,
-            "shape": [args.batch, args.channels, args.size, args.size],
-            "median_s": time.median,
-            "iqr_s": time.iqr,
-            "images_per_s": args.batch / time.median,
-            "speedup": base / time.median,
-            "gradient_error": errors[name, dtype],
-            "repeats": args.repeats,
-            **machine(),
-        }
-        for (name, dtype), time in times.items()
-    ]
-
-
-def print_table(rows):
-    """The rows as a table."""
-    about = rows[0]
-    print(
-        f"NCSN training step, ngf={about['ngf']}, {tuple(about['shape'])}, {about['device']}, "
-        f"{about['threads']} threads, torch {about['torch']}"
-    )
-    print(
-        f"{'implementation':26} {'dtype':9} {'median ms':>10} {'IQR ms':>8} {'images/s':>9} {'speed-up':>9} "
-        f"{'gradient error':>15}"
-    )
-    for row in rows:
-        print(
-            f"{row['implementation']:26} {row['dtype']:9} {1e3 * row['median_s']:10.1f} {1e3 * row['iqr_s']:8.1f} "
-            f"{row['images_per_s']:9.1f} {row['speedup']:8.2f}x {row['gradient_error']:15.1e}"
-        )
 
 
 if __name__ == "__main__":
