@@ -1,6 +1,7 @@
 """The commands, run as a user runs them, on a network small enough for seconds."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -69,6 +70,13 @@ def test_train_writes_model_log_and_curve(checkpoint):
     model = langevin_ext.load(checkpoint)
     assert model.shape == (1, 8, 8) and len(model.sigmas) == 3
     assert langevin_ext.training.describe(checkpoint)["metadata"]["steps"] == 3
+
+
+def test_train_tells_the_size_of_a_checkpoint(tmp_path):
+    out = tmp_path / "run"
+    result = run("train", "digits", "--out", out, "--ngf", 16, "--steps", 1)
+    said = float(re.search(r"a checkpoint takes ([\d.]+)MB", result.output)[1])
+    assert said == pytest.approx((out / "checkpoint.safetensors").stat().st_size / 1e6, rel=0.05)  # names and numbers
 
 
 def test_train_dry_run_writes_nothing(tmp_path):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 import torch
+from tqdm import tqdm
 
 from .. import plots, training
 from .._group import rank
@@ -153,7 +154,8 @@ def train(
         model = MODELS[kind](tuple(images.shape), network).to(device)
     parameters = sum(p.numel() for p in model.parameters())
     click.echo(
-        f"{kind} with {parameters:,} parameters on {images}, {steps} steps of {batch_size} on {device}, {objective}"
+        f"{kind} with {parameters:,} parameters on {images}, {steps} steps of {batch_size} on {device}, {objective}; "
+        f"a checkpoint takes {tqdm.format_sizeof(4 * parameters * (4 if ema else 3), 'B')}, two while it is written"
     )
     select = None
     if select_every is not None:
