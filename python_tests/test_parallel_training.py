@@ -285,7 +285,7 @@ def test_the_command_trains_with_one_voice(tmp_path, capfd):
     capfd.readouterr()
     assert together(2, trains, tmp_path / "two") == [0, 0]
     said = capfd.readouterr()
-    assert said.out.count("written:") == 1 and said.out.count("mlp with") == 1 and said.err.count("4/4") == 1
+    assert said.out.count("written:") == 1 and said.out.count("mlp with") == 1 and said.err.count("4 of 4 steps") == 1
     assert {path.name for path in (tmp_path / "two").iterdir()} == {path.name for path in (tmp_path / "one").iterdir()}
     one, two = (read_log(tmp_path / name)["loss"] for name in ("one", "two"))
     torch.testing.assert_close(one, two, rtol=1e-5, atol=0)
