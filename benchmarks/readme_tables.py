@@ -29,7 +29,7 @@ FORWARD = {
     "official torch.compile": "the same under torch.compile",
     "compile with freezing": "the same under torch.compile with frozen weights",
     "langevin_ext module": "langevin_ext, the module",
-    "engine": "langevin_ext, the engine, which `sample` runs",
+    "engine": 'langevin_ext, the engine of `sample` ("auto" here: int16)',
 }
 TRAINING = {
     "official eager": "the released network's computation and loss, eager, Adam",

@@ -4,6 +4,7 @@ Lines go to stderr, or to the logger "langevin_ext" once its level is set: at IN
 what is written when; above INFO there are neither lines nor bars.
 """
 
+import contextlib
 import datetime
 import json
 import logging
@@ -44,7 +45,8 @@ class Progress:
     def __init__(self, total, task, unit, *, initial=0, shown=True, status=None):
         self.total, self.task, self.unit, self.initial, self.n = total, task, unit, initial, initial
         self.status, self.note = None if status is None else Path(status), ""
-        shown, terminal = shown and logger.level <= logging.INFO, sys.stderr.isatty()
+        shown = shown and logger.level <= logging.INFO
+        terminal = sys.stderr is not None and sys.stderr.isatty()
         self.bar = tqdm(
             total=total,
             initial=initial,
@@ -153,11 +155,12 @@ class Progress:
 
 
 def say(line) -> None:
-    """A line of progress: to the logger if its level was set, else to stderr."""
-    if logger.level == logging.NOTSET:
-        print(line, file=sys.stderr, flush=True)
-    else:
+    """A line of progress: to the logger if its level was set, else to stderr; nowhere if that is closed or full."""
+    if logger.level != logging.NOTSET:
         logger.info(line)
+    elif sys.stderr is not None:  # None would be stdout to `print`
+        with contextlib.suppress(OSError, ValueError):
+            print(line, file=sys.stderr, flush=True)
 
 
 def pace(rate, unit) -> str:

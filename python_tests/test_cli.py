@@ -59,7 +59,7 @@ def test_info_says_what_runs():
     facts = json.loads(run("info", "--json").output)
     assert facts == langevin_ext.backend_info()
     text = run("info").output
-    assert ("native core:  runs" in text) == facts["native"]
+    assert ("native core:  runs" in text) == facts["native"] == ("int16 engine: " in text)
     assert facts["cuda_runs"] or facts["cuda_reason"] in text
 
 

@@ -288,3 +288,13 @@ def test_the_pooled_convolution():
     wanted = F.avg_pool2d(pooled.double().conv(x.double()), 2)
     assert error(found, wanted) < 4e-6
     assert error(pooled(x.double()), wanted) < 1e-14
+
+
+def test_arguments_that_do_not_fit():
+    x, weight = torch.randn(1, 16, 8, 8), torch.randn(16, 16, 3, 3)
+    for dilation in (0, -1, 2.0, (1, 1)):
+        with pytest.raises(ValueError, match="conv3x3: dilation must be an integer >= 1, got "):
+            conv3x3(x, weight, None, dilation)
+    for bias in (torch.zeros(5), torch.zeros(16, 1)):  # torch's own words
+        with pytest.raises(RuntimeError, match="bias"):
+            conv3x3(x, weight, bias)

@@ -293,3 +293,28 @@ def test_resume_is_bit_equal(precision, tmp_path):
         with pytest.raises(ValueError, match=f"another precision: '{precision}' there, '{other}' now"):
             run(model, precision=other, batch_size=3, checkpoint=path)
     assert torch.equal(run(model, precision=precision, batch_size=3, checkpoint=path)[0], whole)
+
+
+@needs_int16
+def test_auto_takes_no_factors_that_spoil_a_network():
+    model = make("NCSN", ngf=64)
+    assert engine.build(model).precision == "int16"
+    with torch.no_grad():
+        for name, block in model.named_modules():
+            if name.startswith("res") and hasattr(block, "normalize2"):
+                conv = getattr(block.conv2, "conv", block.conv2)
+                block.normalize2.embed.weight[:, 5 :: conv.in_channels] *= 1000  # gamma, alpha and beta of a channel
+                conv.weight[:, 5] /= 1000  # which makes up for it
+    fast = engine.build(model)
+    assert fast.precision == "fp32" and "fp32 for int16, in which scores of its starting points are off" in str(fast)
+    assert engine.build(model, precision="int16").precision == "int16"
+
+
+def test_a_network_that_was_moved_or_cast_is_refused():
+    model, (x, level) = make("NCSN"), inputs((3, 16, 16), 2)
+    fast = engine.build(model, precision="fp32")
+    y = fast(x, level)
+    model.double()
+    with pytest.raises(TypeError, match="engine: model must stay a float32 NCSN or NCSNv2 .*torch.float64 on cpu"):
+        fast(x, level)
+    assert torch.equal(fast.model.float() and fast(x, level), y)

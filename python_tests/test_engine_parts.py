@@ -82,6 +82,21 @@ def test_winograd_int16_equals_the_definition(dilation, channels, outputs):
 
 
 @needs_int16
+@pytest.mark.parametrize("changed", [1, 16, 64, 120])
+@pytest.mark.parametrize("factor", [0, 1e-3])
+def test_small_taps_of_some_outputs_leave_the_others_as_they_are(changed, factor):
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(128, 64, 3, 3, generator=generator) / 24
+    weight[:changed, :, 0] *= factor
+    x = torch.randn(2, 64, 12, 12, generator=generator).contiguous(memory_format=CHANNELS_LAST)
+    expected = F.conv2d(x.double(), weight.double(), padding=1)
+    y = convolutions.WinogradInt16(weight, None)(x, Arena(torch.float32))
+    # 1.1e-3 without the change; at worst the shared scales are four times too fine for an output's own
+    error, size = ((t * t).sum((0, 2, 3)) for t in (y - expected, expected))
+    assert (error / size).max() < 4e-3**2
+
+
+@needs_int16
 @pytest.mark.parametrize("channels", [16, 128, 256])
 @pytest.mark.parametrize("sign", [1, -1])
 def test_the_largest_sums_fit(channels, sign):

@@ -1,5 +1,6 @@
 """Progress of long runs: lines without a terminal, the status file, and what `langevin-ext status` makes of it."""
 
+import contextlib
 import json
 import logging
 import os
@@ -191,3 +192,22 @@ def test_log_level_of_the_command(tmp_path, chosen, lines):
 def test_a_folder_without_status(tmp_path):
     done = CliRunner().invoke(main, ["status", str(tmp_path)])
     assert done.exit_code == 1 and "there is no status.json in it" in done.output
+
+
+@pytest.mark.parametrize("stderr", ["full", "closed", None])
+def test_a_run_goes_on_where_its_lines_cannot_be_written(monkeypatch, tmp_path, capsys, stderr):
+    file = None if stderr is None else open("/dev/full" if stderr == "full" else os.devnull, "w")
+    if stderr == "closed":
+        file.close()
+    monkeypatch.setattr(sys, "stderr", file)
+    if stderr == "closed":
+        _progress.say("a line")
+    else:
+        with Progress(3, "train", "step", status=tmp_path / "status.json") as progress:
+            progress.update(3)
+        assert read_status(tmp_path)["state"] == "finished"
+    assert capsys.readouterr().out == ""
+    monkeypatch.undo()
+    if stderr == "full":
+        with contextlib.suppress(OSError):  # the line that it still holds
+            file.close()

@@ -5,6 +5,7 @@ import json
 import click
 
 from .. import _native
+from ..engine.convolutions import why_not_int16
 from ..training import shipped
 
 
@@ -21,6 +22,8 @@ def lines(facts):
     yield f"langevin_ext {facts['version']}, torch {facts['torch']}, {facts['cpu']}, {facts['threads']} threads"
     if facts["native"]:
         yield f"native core:  runs (compiled by {facts['compiler']})"
+        reason = why_not_int16()
+        yield f"int16 engine: {'does not run: ' + reason if reason else 'runs'}"
     else:
         yield f"native core:  does not run: {facts['native_reason']}"
     if facts["cuda_built"]:

@@ -17,6 +17,7 @@ from .precisions import DTYPES
 
 PANEL = 64
 INT16_GROUP, INT16_RUN, INT16_LARGEST = 32, 128, 7000
+INT16_APART = 4  # times finer than what the smallest scale of an output asks for, beyond which none is wanted
 _G = (  # csrc/winograd.h
     (1, 0, 0),
     (1 / 3, 1 / 3, 1 / 3),
@@ -84,7 +85,8 @@ def winograd_weight(weight) -> torch.Tensor:
 def winograd_int16_weight(weight) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """G w G^T as integers over two scales, those of the points (36,) and of the outputs (K,).
 
-    The scales are the finest of that form for which the 32-bit sums of csrc/winograd.h cannot overflow.
+    The scales are about the finest of that form for which the 32-bit sums of csrc/winograd.h cannot overflow. Zeros
+    and other small values, which could have any, have no say in those that outputs share.
     """
     points = winograd_points(weight)
     count, channels, outputs = points.shape
@@ -92,7 +94,10 @@ def winograd_int16_weight(weight) -> tuple[torch.Tensor, torch.Tensor, torch.Ten
     sums, largest = torch.stack(runs).amax(0).clamp(min=1e-30), points.abs().amax(1).clamp(min=1e-30)
     # Rounding adds at most 1/2 to each integer.
     finest = torch.minimum((2**31 / INT16_LARGEST - INT16_RUN) / sums, (2**15 - 1) / largest)  # (36, K)
-    at_points = finest.log().mean(1).exp()
+    rows = torch.tensor(_G, dtype=torch.float64).norm(dim=1)
+    usual = 1 / torch.outer(rows, rows).flatten()[:, None]  # of weights that are not related to each other
+    apart = finest / usual
+    at_points = (apart / apart.amin(0)).clamp(max=INT16_APART).log().mean(1, keepdim=True).exp().mul(usual)[:, 0]
     at_outputs = (finest / at_points[:, None]).amin(0)
     integers = (points * at_points[:, None, None] * at_outputs).round()
     padded = F.pad(integers, (0, 0, 0, -channels % INT16_GROUP)).to(torch.int16)

@@ -1,6 +1,7 @@
 """`build` and what it makes."""
 
 import threading
+import weakref
 
 import torch
 
@@ -10,9 +11,11 @@ from .arena import Arena
 from .channels_last import Fresh, GpuForms
 from .convolutions import CpuForms, why_not_int16, why_not_packed, why_not_winograd
 from .network import Network
-from .precisions import DTYPES, ON_CPU, ON_GPU, PRECISIONS, finite
+from .precisions import DTYPES, ON_CPU, ON_GPU, PRECISIONS, difference, finite
 
 WIDE = 64  # channels, from which on a CPU's products are worth 16-bit factors
+ALLOWED = 0.01  # of the score: "auto" takes no 16-bit factors with a larger error
+_differences: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()  # of networks whose weights are as they were
 
 
 class Engine:
@@ -98,7 +101,13 @@ class Engine:
 
     @torch.inference_mode()
     def refresh(self) -> None:
-        """Reads the weights of the model."""
+        """Reads the weights of the model.
+
+        Raises:
+            TypeError: it has become one that has no engine.
+        """
+        if reason := why_not(self.model):
+            raise TypeError(f"engine: model must stay a float32 NCSN or NCSNv2 where it was; {reason}")
         self._network = Network(self.model, self._forms, max(1, self._batch))
 
     def free(self) -> None:
@@ -130,8 +139,9 @@ def build(model, *, precision="auto", device=None, batch=16) -> Engine:
     """The engine of a network.
 
     "auto" is the fastest whose error is far below the noise of a sampler's own steps: on the CPU int16 for networks of
-    at least 64 channels, where the CPU has it, else fp32; on a GPU fp16, or bf16 where a few scores are not finite in
-    fp16. The notes say which and why (docs/performance.md has the measurements).
+    at least 64 channels, where the CPU has it and a few scores differ from those in fp32 by at most 1 %, else fp32; on
+    a GPU fp16, or bf16 where a few scores are not finite in fp16. The notes say which and why (docs/performance.md has
+    the measurements).
 
     Args:
         model: `NCSN` or `NCSNv2` with float32 parameters.
@@ -139,7 +149,7 @@ def build(model, *, precision="auto", device=None, batch=16) -> Engine:
             with scales of their own for each tile, and exact sums, for CPUs with AVX512-VNNI; "bf16"; on a GPU also
             "fp16" and "tf32". In bf16 and fp16 weights and activations between the first and last convolution have that
             type; in "tf32" all convolutions round their inputs to TF32, in no other does any. The error in the score is
-            about 1 % in bf16, 0.2 % in fp16 and int16.
+            about 1 % in bf16, 0.2 % in fp16 and int16 (there more where a channel is 100 times as large as others).
         device: None, or the model's.
         batch: about how many images come at a time.
 
@@ -163,16 +173,32 @@ def build(model, *, precision="auto", device=None, batch=16) -> Engine:
         raise ValueError("engine: precision must be 'fp32' or 'auto' here, this CPU has no bfloat16 arithmetic")
     if precision == "int16" and (reason := why_not_int16()):
         raise ValueError(f"engine: precision must be 'fp32' or 'auto' here, {reason}")
-    precision = _fastest_on_cpu(model) if precision == "auto" else precision
-    forms, notes = CpuForms(precision), _notes(model, precision)
+    return _fastest_on_cpu(model, batch) if precision == "auto" else _on_cpu(model, precision, batch)
+
+
+def _on_cpu(model, precision, batch, notes=()):
+    forms, notes = CpuForms(precision), [*_notes(model, precision), *notes]
     return _kind(model)(model, precision, notes, batch, forms, Arena(forms.dtype))
 
 
-def _fastest_on_cpu(model):
-    """int16 where it runs and the products take most of the time, else fp32."""
+def _fastest_on_cpu(model, batch):
+    """int16 where it runs, the products take most of the time and this network is not one that it spoils; else fp32.
+
+    A tile's channels share a scale: where some are hundreds of times as large as the others, and weights make up for
+    that, the others are lost.
+    """
+    exact = _on_cpu(model, "fp32", batch)
     if model.ngf < WIDE or why_not_int16() or why_not_winograd(model.res1[0].conv1, *model.shape[1:], "int16"):
-        return "fp32"
-    return "int16"
+        return exact
+    fast = _on_cpu(model, "int16", batch)
+    seen = _versions(model)
+    if _differences.get(model, (None, None))[0] != seen:
+        _differences[model] = seen, difference(fast, exact)
+    error = _differences[model][1]
+    if not error <= ALLOWED:  # or not finite
+        exact.notes.append(f"fp32 for int16, in which scores of its starting points are off by {100 * error:.2g} %")
+        return exact
+    return fast
 
 
 def gpu_form(model, precision, batch=16, notes=()) -> Engine:
