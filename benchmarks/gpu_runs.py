@@ -33,10 +33,10 @@ def sampling(result, setting):
     others = [name for name in (ON_GPU if setting.cuda else ON_CPU) if name not in ("auto", "int16", fastest)]
     ways = [(fastest, True, n, ROOM["whole"]), (fastest, False, n, ROOM["part"]), (fastest, True, None, ROOM["filled"])]
     ways += [(precision, True, n, ROOM["part"]) for precision in others]
-    for scheme, seconds in PAPER.items():
-        used = sizes if "up" in scheme else sizes[:1] if scheme == "LRS" else sizes[1:]
-        what = f"{scheme}, {' and '.join(map(str, used))} px"
-        for way in ways:
+    for way in ways:  # the whole runs first
+        for scheme, seconds in PAPER.items():
+            used = sizes if "up" in scheme else sizes[:1] if scheme == "LRS" else sizes[1:]
+            what = f"{scheme}, {' and '.join(map(str, used))} px"
             try:
                 run(result, setting, models, what, (scheme, *way), seconds)
             except Exception as reason:  # one way loses its own row

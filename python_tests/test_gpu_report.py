@@ -117,7 +117,7 @@ def run(tmp_path, body, *, limit=60.0, correctness=False, minutes=5.0):
     """The report of one section that is this script."""
     script = tmp_path / "section.py"
     script.write_text(SCRIPT + body)
-    section = gpu_report.Section("one", "One", limit, correctness, (str(script),))
+    section = gpu_report.Section("one", "One", limit, correctness, command=(str(script),))
     args = gpu_report.parse(["--device", "cpu", "--out", str(tmp_path / "out"), "--minutes", str(minutes)])
     return gpu_report.run([section], args)
 
@@ -164,8 +164,27 @@ def test_only_wrong_results_fail_the_report(tmp_path):
 def test_no_section_is_begun_when_the_time_is_over(tmp_path):
     report = run(tmp_path, "result(status='passed')", correctness=True, minutes=0.01)
     assert report["sections"][0]["status"] == "not run"
-    assert report["sections"][0]["why"] == "the 0.01 minutes were over"
+    assert report["sections"][0]["why"] == "the 0.01 minutes were over, or kept for what follows"
     assert gpu_report.exit_status(report) == 1
+
+
+def test_time_is_kept_for_the_sections_that_matter(tmp_path):
+    script = tmp_path / "section.py"
+    script.write_text(SCRIPT + "result(status='passed') if sys.argv[1] == 'b' else time.sleep(60)")
+    one, other = (gpu_report.Section(n, n, 60.0, False, kept, (str(script),)) for n, kept in (("a", 0), ("b", 519)))
+    args = gpu_report.parse(["--device", "cpu", "--out", str(tmp_path / "out")])
+    found = gpu_report.run([one, other], args)["sections"]
+    assert [section["status"] for section in found] == ["timed out", "passed"]
+    assert found[0]["limit"] == pytest.approx(6, abs=0.5) and found[1]["limit"] == 60
+
+
+def test_what_is_kept_fits():
+    kept = {section.name: section.kept for section in gpu_report.SECTIONS}
+    assert all(section.kept <= section.limit for section in gpu_report.SECTIONS)
+    assert sum(kept.values()) < 60 * gpu_report.MINUTES < 540
+    assert min(kept[name] for name in ("build", "tests", "sanitizers", "norms", "forward", "sampling")) >= 50
+    limits = {section.name: section.limit for section in gpu_report.SECTIONS}
+    assert gpu_sanitizers.LIMIT < limits["sanitizers"]
 
 
 def test_no_report_is_replaced(tmp_path):

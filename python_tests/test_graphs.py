@@ -8,7 +8,7 @@ import torch
 from test_engine import Function, make
 
 import langevin_ext
-from langevin_ext import engine
+from langevin_ext import captures, engine
 from langevin_ext.samplers import batches, copies, engines, graphs
 from langevin_ext.samplers.table import Row, Run
 
@@ -158,8 +158,9 @@ def test_a_step_has_one_user_at_a_time():
     assert other is not one and other.x.data_ptr() != one.x.data_ptr()
 
 
-def test_threads_have_a_step_each():
-    model = make("NCSN", (1, 8, 8))
+@pytest.mark.parametrize("device", HERE)
+def test_threads_have_a_step_each(device):
+    model = make("NCSN", (1, 8, 8)).to(device)
     expected, found = [run(model, graph=False, seed=seed)[0] for seed in range(3)], {}
 
     def call(seed):
@@ -222,7 +223,58 @@ def test_a_capture_that_fails_is_said(monkeypatch):
     ]
     monkeypatch.setattr(graphs.Step, "capture", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("full")))
     with pytest.raises(torch.OutOfMemoryError):
-        run(model)
+        run(model, graph=True)
+    freed = []
+    monkeypatch.setattr(engine.Engine, "free", lambda self: freed.append(self))
+    with pytest.warns(langevin_ext._native.SlowerPathWarning, match="one by one: the capture ran out of memory"):
+        found = run(model)  # the loop, which can take the batch in parts
+    same(found, expected)
+    assert len(freed) == 1 and found[1]["graph"] == ["stage 0: a loop: the capture ran out of memory (full)"]
+
+
+class FakeStream:
+    """Of torch.cuda, as much as a capture touches."""
+
+    current = "the caller's"
+
+    def __init__(self, fail_in=None):
+        self.fail_in = fail_in
+
+    def graph(self, graph, stream, capture_error_mode):
+        assert stream == "one of this device" and capture_error_mode == "thread_local"
+        return self
+
+    def __enter__(self):
+        FakeStream.current = "the capture's"
+        if self.fail_in == "begin":
+            raise RuntimeError("a capture is under way")
+
+    def __exit__(self, *_):
+        if self.fail_in == "end":
+            raise RuntimeError("the capture was invalidated")  # as torch does, before it puts the stream back
+        FakeStream.current = "the caller's"
+
+
+@pytest.mark.parametrize("fail_in", [None, "begin", "call", "end"])
+def test_a_capture_leaves_the_stream_as_it_was(monkeypatch, fail_in):
+    fake = FakeStream(fail_in)
+    monkeypatch.setattr(torch.cuda, "device", lambda _: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: "a graph")
+    monkeypatch.setattr(torch.cuda, "Stream", lambda: "one of this device")
+    monkeypatch.setattr(torch.cuda, "graph", fake.graph)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: FakeStream.current)
+    monkeypatch.setattr(torch.cuda, "set_stream", lambda stream: setattr(FakeStream, "current", stream))
+    inside = []
+
+    def call():
+        inside.append((FakeStream.current, captures._one.locked()))
+        if fail_in == "call":
+            raise RuntimeError("not permitted")
+
+    with contextlib.nullcontext() if fail_in is None else pytest.raises(RuntimeError):
+        assert captures.captured(call, torch.device("cuda", 1)) == "a graph"
+    assert FakeStream.current == "the caller's" and not captures._one.locked()
+    assert inside == ([] if fail_in == "begin" else [("the capture's", True)])
 
 
 @pytest.mark.parametrize("device", HERE)

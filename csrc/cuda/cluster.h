@@ -17,7 +17,10 @@
     cudaLaunchAttribute attribute;                                                                                 \
     const cudaLaunchConfig_t config = ::lv::cluster_launch(attribute, cluster, grid, block, shared_bytes, stream); \
     const cudaError_t status = cudaLaunchKernelEx(&config, kernel, __VA_ARGS__);                                   \
-    if (status != cudaSuccess) throw std::runtime_error(std::string(#kernel ": ") + cudaGetErrorString(status));   \
+    if (status != cudaSuccess) {                                                                                   \
+      cudaGetLastError(); /* reported here, not by the next launch */                                              \
+      throw std::runtime_error(std::string(#kernel ": ") + cudaGetErrorString(status));                            \
+    }                                                                                                              \
   } while (0)
 #endif
 

@@ -221,7 +221,9 @@ int norm_clusters_at_once(const NormCluster&, int) { return 1; }
 namespace {
 
 void check(cudaError_t status, const char* what) {
-  if (status != cudaSuccess) throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(status));
+  if (status == cudaSuccess) return;
+  cudaGetLastError();  // the error is reported here and must not stick
+  throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(status));
 }
 
 int attribute_of(int device, cudaDeviceAttr attribute) {

@@ -10,6 +10,7 @@ import threading
 import torch
 import torch.nn.functional as F
 
+from ..ops import norm_forms
 from .convolutions import Pooled, cast, mean_weight
 
 
@@ -89,7 +90,17 @@ class GpuForms:
     """
 
     def __init__(self, dtype, tf32=False):
-        self.dtype, self.tf32 = dtype, tf32
+        self.dtype, self.tf32, self.norms = dtype, tf32, set()
+
+    def settle_norms(self, batch, device) -> list[str]:
+        """Finds by measurement which form of the norms' kernels serves a batch of this size, and says which."""
+        notes = []
+        for shape in sorted(self.norms):
+            forms = norm_forms.settle((batch, *shape), self.dtype, device)
+            if forms:
+                alone, summed = (norm_forms.name_of(forms[with_sum]) for with_sum in (False, True))
+                notes.append(f"norms of {'x'.join(map(str, (batch, *shape)))}: {alone}; with a sum {summed}")
+        return notes
 
     def around(self):
         """What a forward pass runs in."""

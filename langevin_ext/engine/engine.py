@@ -1,11 +1,13 @@
 """`build` and what it makes."""
 
+import math
 import threading
+import warnings
 import weakref
 
 import torch
 
-from .. import _native
+from .. import _native, captures
 from ..models.ncsn import NCSN, NCSNv2
 from .arena import Arena
 from .channels_last import Fresh, GpuForms
@@ -36,7 +38,8 @@ class Engine:
         shape, sigmas: the model's.
         device: of the model when the engine was built.
         precision: "fp32", "tf32", "fp16", "bf16" or "int16".
-        notes: list of sentences: what was chosen and why, what could not be used and why not.
+        notes: list of sentences: what was chosen and why, what could not be used and why not; on a GPU which kernels
+            normalise a batch of the size that was measured last.
         steps: what `samplers.graphs` has captured of it.
     """
 
@@ -44,7 +47,8 @@ class Engine:
         self.model, self.precision, self.notes = model, precision, notes
         self.device, self.steps = next(model.parameters()).device, {}
         self._forms, self._arena, self._batch = forms, arena, batch
-        self._network, self._seen, self._lock = None, None, threading.Lock()
+        self._network, self._seen, self._lock = None, None, threading.RLock()
+        self._about, self._settled = list(notes), set()
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -70,10 +74,14 @@ class Engine:
             ValueError, TypeError: x or level of another shape or type, or x requires grad.
         """
         self.model.check_input(x, level)
+        self._check_level(level)
+        return self._features(x, level)
+
+    def _check_level(self, level):
+        """On the CPU; on a GPU it would have to wait."""
         levels = len(self.model.sigmas)
         if level.device.type == "cpu" and len(level) and not 0 <= int(level.min()) <= int(level.max()) < levels:
             raise ValueError(f"engine: level must be in [0, {levels}), got {int(level.min())} to {int(level.max())}")
-        return self._features(x, level)
 
     def _features(self, x, level):
         """The network's last convolution: (B, C, H, W)."""
@@ -83,7 +91,9 @@ class Engine:
             raise ValueError("engine: x must not require grad, an engine has no gradient; call the network itself")
         if not len(x):
             return torch.empty_like(x)
-        with self._lock, torch.inference_mode(), self._forms.around():
+        if len(x) == self._batch:  # as before, or as expected
+            self.prepare(len(x))
+        with self._lock, torch.inference_mode(), torch.autocast(self.device.type, enabled=False), self._forms.around():
             network = self.network()
             if len(x) != self._batch:
                 self._arena.clear()
@@ -92,23 +102,54 @@ class Engine:
             y = network(x, self._arena, level)
         return y if torch.is_inference_mode_enabled() else y.clone()  # the clone may be written to everywhere
 
+    def prepare(self, batch) -> None:
+        """Makes the engine ready for batches of this size, which costs time at the first call for a size alone.
+
+        On a GPU with several forms of the norms' kernels the fastest is found by measurement, 50 ms or less for each of
+        the network's three or so shapes (`ops.norm_forms`). Never during a capture. Not needed: a second call with
+        batches of one size does so itself, and so does the first with the size that the engine was built for.
+        """
+        if batch in self._settled or captures.under_way(self.device):
+            return
+        self.network()
+        self._settled.add(batch)
+        try:  # without the lock, which a thread that captures may wait for
+            self.notes = [*self._about, *self._forms.settle_norms(batch, self.device)]
+        except RuntimeError as error:
+            reason = f"not measured for batches of {batch} ({str(error).splitlines()[0]})"
+            self.notes = [*self._about, f"norms by two kernels: {reason}"]
+            warnings.warn(f"engine: {self.notes[-1]}", _native.SlowerPathWarning, stacklevel=3)
+
     def network(self) -> Network:
-        """What the engine computes with: the weights as they are now."""
-        if self._seen != (seen := _versions(self.model)):
-            self.refresh()
-            self._seen = seen
-        return self._network
+        """What the engine computes with: the weights as they are now.
+
+        Raises:
+            ValueError: the model has moved to another device, or has another dtype.
+            RuntimeError: the weights have changed, and a graph is being captured.
+        """
+        with self._lock:
+            if self._seen != (seen := _versions(self.model)):
+                self.refresh()
+                self._seen = seen
+            return self._network
 
     @torch.inference_mode()
     def refresh(self) -> None:
-        """Reads the weights of the model.
-
-        Raises:
-            TypeError: it has become one that has no engine.
-        """
-        if reason := why_not(self.model):
-            raise TypeError(f"engine: model must stay a float32 NCSN or NCSNv2 where it was; {reason}")
-        self._network = Network(self.model, self._forms, max(1, self._batch))
+        """Reads the weights of the model; raises as `network`."""
+        device, reason = next(self.model.parameters()).device, why_not(self.model)
+        if reason or device != self.device:
+            reason = reason or f"it is on {_named(device)}"
+            raise TypeError(
+                f"engine: model must be as it was when the engine was built, {reason}; build another engine"
+            )
+        if captures.under_way(self.device):
+            raise RuntimeError(
+                "engine: the weights must be read before a graph is captured, call the engine once before"
+            )
+        with self._lock, torch.autocast(self.device.type, enabled=False):
+            self._network = Network(self.model, self._forms, max(1, self._batch))
+        if self.device.type == "cuda":  # other threads may compute on other streams
+            torch.cuda.current_stream(self.device).synchronize()
 
     def free(self) -> None:
         """Gives back the memory between its layers and of captured steps; the next call takes what it needs."""
@@ -126,7 +167,9 @@ class SigmaEngine(Engine):
     def __call__(self, x, level) -> torch.Tensor:
         """As `Engine`."""
         self.model.check_input(x, level)
-        return self.at_sigma(x, self.model.sigmas[level])
+        self._check_level(level)
+        sigmas, inside = self.model.sigmas, level.clamp(0, len(self.model.sigmas) - 1)
+        return self.at_sigma(x, sigmas[inside].masked_fill(level != inside, math.nan))  # a wrong index ends the process
 
     def at_sigma(self, x, sigma) -> torch.Tensor:
         """The score at any noise level: x (B, C, H, W), sigma a positive number or (B,) -> (B, C, H, W)."""

@@ -8,6 +8,8 @@ with `dtype`, that of the activations between the first and the last convolution
     pooled(module, size)       of a `ConvMeanPool`
     outer(conv, size)          of the first and the last, whose inputs and outputs are float32
 
+and which is told in `norms`, a set, the (C, H, W) of what the norms normalise.
+
 A buffer has one owner: a block that is given one may write its result there, except `Residual` with a shortcut, whose
 input the cascades read again.
 """
@@ -17,6 +19,7 @@ import torch.nn.functional as F
 
 from .. import _native
 from ..models.norm import ConditionalInstanceNorm2dPlus
+from ..ops import norm_forms
 
 
 class Sum:
@@ -47,13 +50,14 @@ def plus(conv, a, arena, other) -> Sum:
 class Norm:
     """Instance normalisation++ with an ELU behind it, into a buffer of the arena; without a module only the ELU."""
 
-    def __init__(self, module):
+    def __init__(self, module, forms, size):
         self.weight, self.conditional = None, isinstance(module, ConditionalInstanceNorm2dPlus)
         if module is not None:
             self.paper = module.form == "paper"
             rows = [module.gamma, module.alpha, module.beta] if not self.conditional else []
             weight = module.embed.weight if self.conditional else torch.cat([r for r in rows if r is not None])[None]
             self.weight = weight.detach().float().clone(memory_format=torch.contiguous_format)
+            forms.norms.add((module.channels, *size[1:]))
 
     def __call__(self, h, arena, level, *, elu=True):
         """A new buffer, of h or a buffer; what h adds up is in h.x afterwards, and otherwise h stays."""
@@ -62,24 +66,13 @@ class Norm:
         if self.weight is None:
             return torch.ops.aten.elu.out(h.value(arena), out=y)
         core, (samples, channels) = _native.core(x.device), x.shape[:2]
-        statistics = samples * (2 * channels + 2)
+        statistics, blocks = samples * (2 * channels + 2), norm_forms.chosen(x, h.residual is not None)
         # One piece of scratch memory: the statistics and, aligned, the partial sums they are made of.
         begin = -(-statistics // 64) * 64
-        scratch = arena.scratch(begin + core.instance_norm_plus_scratch(x, False))
-        core.instance_norm_plus(
-            x,
-            h.residual,
-            None if h.residual is None else x,  # an element is read before its sum takes its place
-            y,
-            self.weight,
-            level if self.conditional else None,
-            scratch[:statistics],
-            scratch[begin:],
-            self.paper,
-            1e-5,
-            elu,
-            arena.threads,
-        )
+        scratch = arena.scratch(begin + (0 if blocks else core.instance_norm_plus_scratch(x, False)))
+        images = x, h.residual, None if h.residual is None else x, y
+        table = self.weight, level if self.conditional else None, scratch[:statistics]
+        norm_forms.launch(core, blocks, images, table, scratch[begin:], (self.paper, 1e-5, elu), arena.threads)
         h.added(arena)
         return y
 
@@ -88,7 +81,7 @@ class Residual:
     """`ResidualBlock`; with a shortcut x stays, without one the result is written over it where convolutions add."""
 
     def __init__(self, block, forms, size):
-        self.norm1, self.norm2 = Norm(block.normalize1), Norm(block.normalize2)
+        self.norm1, self.norm2 = (Norm(norm, forms, size) for norm in (block.normalize1, block.normalize2))
         self.conv1 = forms.convolution(block.conv1, size)
         form = forms.pooled if hasattr(block.conv2, "conv") else forms.convolution
         self.conv2 = form(block.conv2, size)
@@ -110,7 +103,7 @@ class Units:
 
     def __init__(self, module, forms, size):
         names = [f"{i}_{j}" for i in range(1, module.n_blocks + 1) for j in (1, 2)]
-        norms = [Norm(getattr(module, f"{name}_norm", None)) for name in names]
+        norms = [Norm(getattr(module, f"{name}_norm", None), forms, size) for name in names]
         convs = [forms.convolution(getattr(module, f"{name}_conv"), size) for name in names]
         self.pairs = list(zip(norms[::2], convs[::2], norms[1::2], convs[1::2], strict=True))
 
@@ -131,7 +124,7 @@ class Pooling:
 
     def __init__(self, module, forms, size):
         self.average = module.norms is not None
-        self.norms = [Norm(norm) for norm in module.norms] if self.average else []
+        self.norms = [Norm(norm, forms, size) for norm in module.norms] if self.average else []
         self.convs = [forms.convolution(conv, size) for conv in module.convs]
 
     def __call__(self, h, arena, level):
@@ -158,7 +151,8 @@ class Fusion:
     """`MultiResolutionFusion`; its inputs are given back."""
 
     def __init__(self, module, forms, sizes):
-        self.norms = [None] * len(sizes) if module.norms is None else [Norm(norm) for norm in module.norms]
+        norms = [None] * len(sizes) if module.norms is None else module.norms
+        self.norms = [norm and Norm(norm, forms, size) for norm, size in zip(norms, sizes, strict=True)]
         self.convs = [forms.convolution(conv, size) for conv, size in zip(module.convs, sizes, strict=True)]
 
     def __call__(self, hs, arena, level):
@@ -208,7 +202,7 @@ class Network:
         low = (batch, *(-(-n // 2) for n in size[1:]))
         self.dtype = forms.dtype
         self.begin, self.end = forms.outer(model.begin_conv, size), forms.outer(model.end_conv, size)
-        self.normalizer = Norm(model.normalizer)
+        self.normalizer = Norm(model.normalizer, forms, size)
         stages = ((model.res1, size, size), (model.res2, size, low), (model.res3, low, low), (model.res4, low, low))
         self.stages = [
             [Residual(block, forms, before if i == 0 else after) for i, block in enumerate(blocks)]

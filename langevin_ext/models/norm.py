@@ -21,7 +21,7 @@ class ConditionalInstanceNorm2dPlus(nn.Module):
 
     def __init__(self, channels, levels, bias=True, form="official"):
         super().__init__()
-        self.form = form
+        self.channels, self.form = channels, form
         self.embed = nn.Embedding(levels, (3 if bias else 2) * channels)
         nn.init.normal_(self.embed.weight[:, : 2 * channels], 1.0, 0.02)
         nn.init.zeros_(self.embed.weight[:, 2 * channels :])
@@ -40,7 +40,7 @@ class InstanceNorm2dPlus(nn.Module):
 
     def __init__(self, channels, bias=True, form="official"):
         super().__init__()
-        self.form = form
+        self.channels, self.form = channels, form
         self.alpha = nn.Parameter(torch.empty(channels).normal_(1.0, 0.02))
         self.gamma = nn.Parameter(torch.empty(channels).normal_(1.0, 0.02))
         self.beta = nn.Parameter(torch.zeros(channels)) if bias else None

@@ -8,19 +8,21 @@ Both add in one order and give the same bits. A form is a number here: the block
 """
 
 import statistics
+from functools import partial
 
 import torch
 
-from .. import _native
+from .. import _native, captures
 
 NAME = "instance_norm_plus"
 KERNELS = ("auto", "two-kernel", "one-pass")
 CLUSTERS = (1, 2, 4, 8)
 STORED = (torch.float32, torch.bfloat16, torch.float16)
 ALIGNMENT = 16  # bytes
-LAUNCHES, REPEATS = 10, 15
+LAUNCHES, REPEATS = 10, 7
 
 _chosen: dict[tuple, int] = {}
+_measured: dict[tuple, list[int]] = {}  # batches of (0, C, H, W)
 
 
 def like(tensor, x):
@@ -36,15 +38,27 @@ def room_for_stats(x):
     return x.new_empty((x.shape[0], 2 * x.shape[1] + 2), dtype=dtype)
 
 
+def launch(core, blocks, images, table, scratch, options, threads=1):
+    """The native core's kernels in the form that `blocks` names.
+
+    Args:
+        images: x, residual, where the sum goes, y; the sum may go where x is, an element is read before.
+        table: weight, level, statistics.
+        scratch: for two kernels.
+        options: paper, eps, elu.
+    """
+    if blocks:
+        core.instance_norm_plus_cluster(*images, *table, *options, blocks)
+    else:
+        core.instance_norm_plus(*images, *table, scratch, *options, threads)
+
+
 def forward(core, x, residual, weight, level, paper, eps, elu, blocks):
     """(y, x + residual or None, statistics) of a dense x by the native core, in the form that `blocks` names."""
     y, total, stats = torch.empty_like(x), None if residual is None else torch.empty_like(x), room_for_stats(x)
     images, table = (x, residual, total, y), (weight.contiguous(), None if level is None else level.contiguous(), stats)
-    if blocks:
-        core.instance_norm_plus_cluster(*images, *table, paper, eps, elu, blocks)
-    else:
-        scratch = stats.new_empty(core.instance_norm_plus_scratch(x, False))
-        core.instance_norm_plus(*images, *table, scratch, paper, eps, elu, torch.get_num_threads())
+    scratch = None if blocks else stats.new_empty(core.instance_norm_plus_scratch(x, False))
+    launch(core, blocks, images, table, scratch, (paper, eps, elu), torch.get_num_threads())
     return y, total, stats
 
 
@@ -54,7 +68,7 @@ def blocks_for(core, x, residual, kernel):
         return 0
     reason = "" if all(t is None or t.data_ptr() % ALIGNMENT == 0 for t in (x, residual)) else "x is not aligned"
     if kernel == "auto":
-        return 0 if reason else _chosen.get(_key(x, residual is not None), 0)
+        return 0 if reason else chosen(x, residual is not None)
     blocks, *_, why_not = core.instance_norm_plus_cluster_plan(x, _limit(core, x), 0)
     if reason or not blocks:
         raise ValueError(f"{NAME}: kernel must be 'auto' or 'two-kernel' here, got 'one-pass': {reason or why_not}")
@@ -71,6 +85,16 @@ def _limit(core, x):
     return limit
 
 
+def chosen(x, with_residual):
+    """The form that serves such features."""
+    return _chosen.get(_key(x, with_residual), 0) if _chosen else 0
+
+
+def name_of(blocks):
+    """A form in words."""
+    return f"one-pass, {blocks} block{'s' * (blocks > 1)}" if blocks else "two-kernel"
+
+
 def _key(x, with_residual):
     return x.device, tuple(x.shape), x.dtype, x.is_contiguous(memory_format=torch.channels_last), with_residual
 
@@ -80,7 +104,8 @@ def choose_norm(shape, dtype=torch.float16, device="cuda"):
 
     From then on `instance_norm_plus` with kernel="auto" runs that form for features of this shape, dtype and device in
     this process; for others it runs two kernels. The results are the same, bit for bit. To be called before a graph is
-    captured. On the CPU there is one form, and nothing happens.
+    captured. On the CPU there is one form, and nothing happens. It takes as long as about 90 launches of each form with
+    and without a residual, and as a few waits for the device.
 
     Args:
         shape: (samples, C, H, W) of the features.
@@ -101,25 +126,47 @@ def choose_norm(shape, dtype=torch.float16, device="cuda"):
         allowed = ", ".join(str(d).removeprefix("torch.") for d in STORED)
         raise TypeError(f"choose_norm: dtype must be {allowed}, got {str(dtype).removeprefix('torch.')}")
     device = torch.empty(0, device=device).device  # with its index
-    if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+    if captures.under_way(device):
         raise RuntimeError("choose_norm: must be called before a graph is captured, and one is being captured")
-    x = torch.ones(tuple(shape), dtype=dtype, device=device).contiguous(memory_format=torch.channels_last)
+    x = torch.empty(tuple(shape), dtype=dtype, device=device, memory_format=torch.channels_last)
     core, times = _native.core_for(x), {}
     forms = [0, *possible(core, x)]
     if len(forms) == 1:
         return times
-    weight = torch.ones(1, 3 * x.shape[1], device=device)
-    for residual in (None, x.clone()):
-        calls = [
-            lambda form=form, residual=residual: forward(core, x, residual, weight, None, False, 1e-5, True, form)
-            for form in forms
-        ]
+    y, scratch = torch.empty_like(x), x.new_empty(core.instance_norm_plus_scratch(x, False), dtype=torch.float32)
+    table = torch.ones(1, 3 * x.shape[1], device=device), None, room_for_stats(x)
+    for residual in (None, torch.zeros_like(x.fill_(1))):
+        images = x, residual, None if residual is None else x, y  # the sum goes where x is, as in an engine
+        calls = [partial(launch, core, form, images, table, scratch, (False, 1e-5, True)) for form in forms]
         seconds = _median_seconds(calls, x.device)
         _chosen[_key(x, residual is not None)] = forms[seconds.index(min(seconds))]
         for form, median in zip(forms, seconds, strict=True):
-            name = f"one-pass, {form} block{'s' * (form > 1)}" if form else "two-kernel"
-            times[name, residual is not None] = median
+            times[name_of(form), residual is not None] = median
+    _measured.setdefault((device, (0, *shape[1:]), dtype), []).append(shape[0])
     return times
+
+
+def settle(shape, dtype, device) -> dict[bool, int]:
+    """`choose_norm`, unless half to twice as many samples were measured before: then what serves those serves these.
+
+    So batches of all sizes up to B cost at most log2(B) + 1 measurements.
+
+    Returns:
+        {with residual: form}; empty where there is nothing to choose.
+    """
+    device = torch.empty(0, device=device).device
+
+    def key(batch, with_residual):
+        return device, (batch, *shape[1:]), dtype, True, with_residual
+
+    measured = [b for b in _measured.get(key(0, False)[:3], []) if key(b, True) in _chosen]
+    near = [b for b in measured if shape[0] <= 2 * b and b <= 2 * shape[0]]
+    if near:
+        nearest = min(near, key=lambda b: abs(b - shape[0]))
+        _chosen.update({key(shape[0], summed): _chosen[key(nearest, summed)] for summed in (False, True)})
+    elif not choose_norm(shape, dtype, device):
+        return {}
+    return {summed: _chosen[key(shape[0], summed)] for summed in (False, True)}
 
 
 def possible(core, x):
@@ -138,7 +185,7 @@ def possible(core, x):
 def _median_seconds(calls, device):
     """Of each call, from graphs of several launches replayed in turn: what the CPU needs to launch does not count."""
     with torch.cuda.device(device):
-        graphs = [_graph_of(call) for call in calls]
+        graphs = [_graph_of(call, device) for call in calls]
         times = [[] for _ in calls]
         for repeat in range(REPEATS + 1):
             for graph, taken in zip(graphs, times, strict=True):
@@ -152,11 +199,6 @@ def _median_seconds(calls, device):
     return [statistics.median(taken) for taken in times]
 
 
-def _graph_of(call):
-    call()
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        for _ in range(LAUNCHES):
-            call()
-    return graph
+def _graph_of(call, device):
+    call()  # loads the kernel, which a capture must not
+    return captures.captured(lambda: [call() for _ in range(LAUNCHES)], device)

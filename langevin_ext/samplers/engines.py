@@ -56,6 +56,11 @@ def _engine(model, precision, batch):
     return found
 
 
+def notes_of(runners, notes) -> list[str]:
+    """The sentence on each model, as it is by now."""
+    return [str(one) if isinstance(one, engine.Engine) else note for one, note in zip(runners, notes, strict=True)]
+
+
 def forget() -> None:
     """Gives the memory of the engines on a GPU back that no run has, and that of their captured steps."""
     _recent.clear()

@@ -13,8 +13,10 @@ import torch
 
 from .. import ops
 from .._native import SlowerPathWarning
+from ..captures import captured
 from ..engine import Engine
 from ..ops.common import signed
+from .calls import is_out_of_memory
 from .inputs import Relevelled
 from .loop import run_stage, set_known
 from .table import AFTER, BEFORE, Row, Run
@@ -42,7 +44,7 @@ class Step:
 
     def __init__(self, engine, batch, mask, capacity):
         device = engine.device
-        self.weights, self.graph, self.score = engine.network(), None, None
+        self.weights, self.graph, self.score, self.given = engine.network(), None, None, None
         self.x = torch.full((batch, *engine.shape), 0.5, device=device)
         self.level = torch.zeros(batch, dtype=torch.int64, device=device)
         self.table = torch.zeros(capacity, 4, dtype=torch.float64, device=device)
@@ -67,18 +69,17 @@ class Step:
 
     def capture(self, engine):
         """Makes a graph of the calls; on the CPU `replay` makes them themselves."""
+        engine.prepare(len(self.x))
         if self.x.device.type != "cuda":
             return
         with torch.cuda.device(self.x.device):
-            side, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
+            side = torch.cuda.Stream()
             side.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(side):
                 for _ in range(WARM_UP):
                     self.make(engine)
             torch.cuda.current_stream().wait_stream(side)
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-                self.make(engine)
-            self.graph = graph
+        self.graph = captured(lambda: self.make(engine), self.x.device)
 
     def replay(self, engine):
         """The next row."""
@@ -96,14 +97,18 @@ def take(engine, batch, mask, rows) -> Step:
         step = None  # gives its memory back first
         step = Step(engine, batch, mask, capacity)
         step.capture(engine)
+    elif step.given is not None:  # its last user may have had another stream
+        torch.cuda.current_stream(engine.device).wait_event(step.given)
     return step
 
 
 def give(engine, step) -> None:
     """Keeps a step for the next who needs one; the one that was not needed for longest goes."""
+    if step.graph is not None:
+        step.given = torch.cuda.current_stream(engine.device).record_event()
     engine.steps[len(step.x), None if step.mask is None else step.mask.dim(), len(step.table)] = step
     while len(engine.steps) > KEPT:
-        engine.steps.pop(next(iter(engine.steps)))
+        engine.steps.pop(next(iter(list(engine.steps)), None), None)
 
 
 def engine_of(score) -> tuple:
@@ -168,13 +173,15 @@ def _taken(job, number, engine, batch, inpainting):
     mask = None if inpainting is None else inpainting.mask
     try:
         return take(engine, batch, mask, len(job.plan.stages[number].rows))
-    except torch.OutOfMemoryError:
-        raise
     except RuntimeError as error:
         if job.graph is True:
             raise
-        job.failed[number] = f"the capture failed ({str(error).splitlines()[0]})"
+        full = is_out_of_memory(error)  # a loop needs less, and can take the batch in parts
+        job.failed[number] = f"the capture {'ran out of memory' if full else 'failed'} ({str(error).splitlines()[0]})"
         warnings.warn(f"sample: steps are made one by one: {job.failed[number]}", SlowerPathWarning, stacklevel=5)
+    if full:  # now that the error no longer holds what had been allocated
+        engine.free()
+        torch.cuda.empty_cache()
     return None
 
 

@@ -2,6 +2,7 @@
 
 from .. import _native
 from . import graphs
+from .engines import notes_of
 from .monitor import diagnostics, place_of
 from .record import fingerprint
 from .starts import DataStart
@@ -55,7 +56,7 @@ def backend_of(job) -> dict:
     return {
         "backend": f"{'native' if _native.core(job.device) else 'reference'} on {job.device}",
         "precision": job.precision,
-        "engine": job.engine,
+        "engine": notes_of(job.runners, job.engine),
         "graph": graphs.notes(job),
     }
 

@@ -120,6 +120,21 @@ def check_instance_norm_plus(emulation, gradients=False, **case):
     exact = norm(reference.instance_norm_plus, gradients, as_dtype=torch.float64, **case)
     for result, wanted in zip(results, exact, strict=True):
         assert_near(result, wanted, case.get("dtype", F32))
+    if case.get("residual") and not gradients:
+        assert_same_in_place(emulation, 0, results, **case)
+
+
+def assert_same_in_place(emulation, blocks, results, **case):
+    """The same bits with the sum over x, as the engine wants them."""
+
+    def run(x, weight, level, *, form, elu, residual):
+        stats, scratch = norm_forms.room_for_stats(x), torch.empty(emulation.core.instance_norm_plus_scratch(x, False))
+        images, table = (x, norm_forms.like(residual, x), x, torch.empty_like(x)), (weight, level, stats)
+        norm_forms.launch(emulation.core, blocks, images, table, scratch, (form == "paper", 1e-5, elu))
+        return [images[3], x, stats]
+
+    for result, wanted in zip(emulation.run(lambda: norm(run, False, **case)), results, strict=False):
+        assert same_bits(result, wanted), "the sum in the place of x gives other values"
 
 
 def assert_near(result, wanted, dtype):
@@ -149,6 +164,8 @@ def check_instance_norm_plus_cluster(emulation, blocks=0, **case):
     exact = norm(reference.instance_norm_plus, False, as_dtype=torch.float64, **case)
     for result, wanted in zip(one[: len(exact)], exact, strict=True):
         assert_near(result, wanted, case.get("dtype", F32))
+    if case.get("residual"):
+        assert_same_in_place(emulation, usual[0], one, **case)
 
 
 def norm_limit(emulation):
