@@ -3,7 +3,7 @@
 # make test-processes   the tests of training and sampling in several processes, one after the other
 # make lint    ruff, clang-format and mypy
 # make soak      kills, broken files and random calls in great number, about 20 minutes (FUZZ_SECONDS=600: 3 hours)
-# make sanitize  the native core under AddressSanitizer and UndefinedBehaviorSanitizer, and its tests
+# make sanitize  the ops' tests and random calls on a core with AddressSanitizer and UndefinedBehaviorSanitizer
 # make bench   the benchmarks of kernels, networks, training and multi-resolution runs on this machine
 # make gpu-report   build, tests, sanitizers and all benchmarks on a GPU, with $(PYTHON)'s packages and no network
 PYTHON ?= python3
@@ -14,8 +14,8 @@ LINT_STAMP := $(VENV)/.lint_installed
 NATIVE := $(wildcard csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu)
 CXX_FILES := $(NATIVE) $(wildcard python_tests/emulation/*.h python_tests/*/*.cpp python_tests/*.cpp)
 
-OP_TESTS := $(patsubst %,python_tests/test_%.py,cld_step dsm_loss instance_norm_plus langevin_step noise perturb \
-	philox upsample_bicubic2x)
+OP_TESTS := $(patsubst %,python_tests/test_%.py,cld_step conv3x3 dsm_loss engine_parts instance_norm_plus langevin_step \
+	langevin_table_step noise perturb philox thread_counts upsample_bicubic2x)
 
 .PHONY: demo test test-processes lint format soak sanitize bench gpu-report clean
 

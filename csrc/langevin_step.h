@@ -47,6 +47,8 @@ struct StepTable {
   int64_t* place;      // [3]
 
   LV_HD bool holds(int64_t row) const { return row >= 0 && row < count; }
+  // In unsigned numbers, as the largest must not overflow.
+  LV_HD int64_t next_row() const { return static_cast<int64_t>(static_cast<uint64_t>(place[kPlaceRow]) + 1); }
 };
 
 template <typename X, typename S>
@@ -59,8 +61,8 @@ struct LangevinTableStep {
     const int64_t row = table.place[kPlaceRow];
     const uint64_t seed = static_cast<uint64_t>(table.place[kPlaceSeed]);
     const double nan = bit_cast<double>(0x7FF8000000000000);
-    const double* values = table.rows + kTableColumns * row;
     const bool held = table.holds(row);
+    const double* values = table.rows + (held ? kTableColumns * row : 0);
     p.score_coef = static_cast<X>(held ? values[kScoreCoef] : nan);
     p.noise_coef = static_cast<X>(held ? values[kNoiseCoef] : nan);
     p.key.step = held ? static_cast<uint32_t>(values[kStepNumber]) : 0;

@@ -86,10 +86,10 @@ def in_new_thread(function):
 
 
 def same_for_thread_counts(function):
-    """The results of function() with 1, 2 and 3 threads and in a new Python thread are the same bits."""
+    """The results of function() with 1, 2, 3 and 5 threads and in a new Python thread are the same bits."""
     with threads(1):
         expected = function()
-    for count in (2, 3):
+    for count in (2, 3, 5):
         with threads(count):
             assert_same_bits(function(), expected)
     assert_same_bits(in_new_thread(function), expected)

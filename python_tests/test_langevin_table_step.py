@@ -41,7 +41,7 @@ def test_memory_formats_and_masks(backend, x_layout, score_layout):
         check(arrange(randn(IMAGE), x_layout), arrange(randn(IMAGE, seed=1), score_layout), mask)
 
 
-@pytest.mark.parametrize("row", [-1, 3])
+@pytest.mark.parametrize("row", [-1, 3, 2**62, 2**63 - 1, -(2**63)])
 def test_a_row_outside_makes_nan(backend, row):
     x, mask = randn(IMAGE), randn(IMAGE, seed=2) > 0
     known = x[mask].clone()
@@ -62,6 +62,30 @@ def test_rows_in_turn(backend):
         found.append((where.tolist(), level.tolist()))
     levels = [-1, 3, 1, 0, -1, -1]
     assert found == [([row, SEED - 2**64, 3], [levels[row + 1]] * 4) for row in range(-1, 5)]
+
+
+def test_the_last_row_is_followed_by_the_first(backend):
+    where, level = place(2**63 - 1), torch.zeros(1, dtype=torch.int64)
+    advance_row(where, table(), level)
+    assert where[0] == -(2**63) and level == -1
+
+
+def test_a_table_within_the_state(backend):
+    """What is read of it is what was there before the step."""
+    buffer = torch.cat([table().flatten(), randn((1, 300), torch.float64).flatten()])
+    x, rows, score = buffer[:300].view(2, 150), buffer[:12].view(3, 4), randn((2, 150), torch.float64, 1)
+    expected = langevin_step(x.clone(), score, *ROWS[1][:2], seed=SEED, step=0, first=3)
+    assert torch.equal(langevin_table_step(x, score, rows, place(1)), expected)
+
+
+@pytest.mark.parametrize("start", [0, 2, 3])
+def test_results_in_one_place_are_refused(backend, start):
+    buffer = torch.full((9,), 5)
+    where, level = buffer[:3], buffer[start : start + 4]
+    if start == 3:
+        return advance_row(where, table(), level)
+    with pytest.raises(ValueError, match="^advance_row: place, table and level must not share memory, got tensors"):
+        advance_row(where, table(), level)
 
 
 def test_opcheck():

@@ -42,7 +42,7 @@ void langevin_table_step_cpu(const LangevinTableStep<X, S>& p, int threads) {
 }
 
 void advance_row_cpu(const AdvanceRow& p) {
-  const int64_t row = ++p.table.place[kPlaceRow];
+  const int64_t row = p.table.place[kPlaceRow] = p.table.next_row();
   std::fill(p.level, p.level + p.samples, p.level_of(row));
 }
 

@@ -106,7 +106,8 @@ inline __attribute__((always_inline)) void multiply(const Factor<Form>* a, int64
     for (int j = 0; j < vectors; ++j) right[j] = load<typename Form::Sum>(b + j * kVector);
 #pragma GCC unroll 8
     for (int i = 0; i < rows; ++i) {
-      const Factor<Form> left = (i < 3 ? a : below)[i % 3 == 0 ? 0 : i % 3 == 1 ? run : twice];
+      const int64_t at = i % 3 == 0 ? 0 : i % 3 == 1 ? run : twice;  // within [] GCC 12's sanitizer makes it wrong
+      const Factor<Form> left = (i < 3 ? a : below)[at];
 #pragma GCC unroll 8
       for (int j = 0; j < vectors; ++j) sums[i][j] = Form::plus(sums[i][j], left, right[j]);
     }

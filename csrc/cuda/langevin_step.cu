@@ -47,7 +47,7 @@ __global__ void __launch_bounds__(kThreads) langevin_table_step_kernel(LangevinT
 
 // One block. The row is read by all threads before the first writes the next one.
 __global__ void __launch_bounds__(kThreads) advance_row_kernel(AdvanceRow p) {
-  const int64_t row = p.table.place[kPlaceRow] + 1;
+  const int64_t row = p.table.next_row();
   __syncthreads();
   if (threadIdx.x == 0) p.table.place[kPlaceRow] = row;
   const int64_t level = p.level_of(row);

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from ..data import open_dataset
+from ..data.arrays import read_member
+from ..data.common import BAD_ZIP
 from ..data.dataset import SPLITS
 from ..metrics import Statistics, load_statistics
 from ..metrics.statistics import is_statistics
@@ -100,9 +101,9 @@ def _names(path):
 def _samples(path, size, limit):
     """Images as they were sampled: float32, also outside [0, 1]."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            images = torch.from_numpy(file["images"])
-    except (zipfile.BadZipFile, EOFError, ValueError, TypeError) as error:
+        with zipfile.ZipFile(path) as archive:
+            images = torch.from_numpy(read_member(archive, "images", path).copy())
+    except (*BAD_ZIP, KeyError, ValueError, TypeError) as error:
         raise ValueError(f"evaluate: {path} must be a whole file of samples: {error}") from error
     if images.dim() != 4 or not images.is_floating_point():
         got = f"{images.dtype} {tuple(images.shape)}"

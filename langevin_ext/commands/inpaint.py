@@ -90,8 +90,13 @@ def mask_from(path, height, width):
     """The mask drawn in an image file, resized to the network's images."""
     from PIL import Image
 
+    from ..data.pictures import decode
+
     if not Path(path).is_file():
         raise ValueError(f"--known must be one of {', '.join(REGIONS)} or an image file, got {path!r}")
-    with Image.open(path) as picture:
-        grey = picture.convert("L").resize((width, height), Image.Resampling.NEAREST)
+    try:
+        picture = decode(path)
+    except ValueError as error:
+        raise ValueError(f"--known must be a region or a picture, got {path!r}: {error}") from error
+    grey = picture.convert("L").resize((width, height), Image.Resampling.NEAREST)
     return torch.from_numpy(np.array(grey) > 127)[None]

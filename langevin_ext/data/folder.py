@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from tqdm import tqdm
 
-from .common import BAD_ZIP, Request, allocate, bad, held_out, limited, to_chw
+from .common import BAD_ZIP, Request, allocate, bad, held_out, limited, read_up_to, to_chw
 from .pictures import EXTENSIONS, bombs_are_errors, convert, decode, fit
 
 MAX_PICTURE_BYTES = 256 * 2**20  # of one packed file in an archive
@@ -58,7 +58,8 @@ def read_member(archive: zipfile.ZipFile, name: str, path: Path) -> BytesIO:
     if size > MAX_PICTURE_BYTES:
         raise bad(f"{path}/{name}", f"a picture file of at most {MAX_PICTURE_BYTES} bytes", f"{size} bytes")
     try:
-        return BytesIO(archive.read(name))
+        with archive.open(name) as stream:  # archive.read would take as much as the compressed data give
+            return BytesIO(read_up_to(stream, size))
     except BAD_ZIP as error:
         raise bad(f"{path}/{name}", "an intact, unencrypted archive member", error) from error
 

@@ -7,9 +7,7 @@ package comes with the extra `fid`; the weights are one file, which is never fet
 import hashlib
 import re
 import threading
-import zipfile
 from pathlib import Path
-from pickle import UnpicklingError
 
 import torch
 from tqdm import tqdm
@@ -200,8 +198,11 @@ def _read(path):
         )
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (UnpicklingError, RuntimeError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise ValueError(f"InceptionFeatures: weights must be a torch file of tensors, got {path}: {error}") from error
+    except Exception as error:  # bytes that are no pickle raise nearly anything
+        raise ValueError(
+            f"InceptionFeatures: weights must be a torch file of tensors, got {path}, which is damaged, of another"
+            " kind, or holds objects, which are never unpickled"
+        ) from error
     if not isinstance(state, dict) or "fc.weight" not in state:
         raise ValueError(f"InceptionFeatures: weights must be pytorch-fid's Inception, got {path} without fc.weight")
     return state, sha256

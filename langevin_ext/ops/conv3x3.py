@@ -193,11 +193,13 @@ def conv3x3(x, weight, bias=None, dilation=1) -> torch.Tensor:
         (B, K, H, W), channels-last where F(4x4, 3x3) serves.
 
     Raises:
-        ValueError: dilation is no integer >= 1.
+        ValueError: dilation is no integer >= 1, or the weight is not of 3x3.
         RuntimeError: the shapes do not fit, as from `F.conv2d`.
     """
     if type(dilation) is not int or dilation < 1:
         raise ValueError(f"conv3x3: dilation must be an integer >= 1, got {dilation!r}")
+    if weight.shape[2:] != (3, 3):
+        raise ValueError(f"conv3x3: weight must have shape (K, C, 3, 3), got {tuple(weight.shape)}")
     if is_winograd(x, weight, bias, dilation):
         return _forward_op(x, weight, bias, dilation)
     return F.conv2d(x, weight, bias, padding=dilation, dilation=dilation)
@@ -210,7 +212,10 @@ def is_winograd(x, weight, bias=None, dilation=1) -> bool:
         all(t.dtype == torch.float32 and t.device.type == "cpu" for t in tensors)
         and x.dim() == 4
         and weight.shape[1:] == (x.shape[1], 3, 3)
+        and 0 not in weight.shape
         and (bias is None or bias.shape == weight.shape[:1])
+        and isinstance(dilation, int)
+        and dilation > 0
         and not torch.is_autocast_enabled("cpu")
         and not why_not_fast(weight.shape[1], weight.shape[0], x.shape[2], x.shape[3], dilation)
     )

@@ -14,7 +14,13 @@ from .langevin_step import check_images
 COLUMNS = ("score_coef", "noise_coef", "step", "level")
 
 
+def _overlap(a, b):
+    return a.data_ptr() < b.data_ptr() + b.nbytes and b.data_ptr() < a.data_ptr() + a.nbytes
+
+
 def _advance_row(place, table, level):
+    if _overlap(place, level) or _overlap(table, level) or _overlap(place, table):
+        raise ValueError("advance_row: place, table and level must not share memory, got tensors that do")
     core = _native.core(level.device)
     if core is None:
         reference.advance_row(place, table, level)
@@ -39,6 +45,7 @@ def _langevin_table_step(x, score, mask, table, place, stream):
     target = dense(x)
     known = None if mask is None else apart(mask.contiguous(), target)
     score = apart(dense(score), target)
+    table, place = apart(table, target), apart(place, target)
     core.langevin_table_step(target, score, known, table, place, stream, torch.get_num_threads())
     write_back(x, target)
 
@@ -59,7 +66,7 @@ def advance_row(place, table, level) -> None:
         level: (N,) int64, contiguous; -1 where the row is outside the table.
 
     Raises:
-        TypeError, ValueError: a dtype, shape, device or memory format does not fit.
+        TypeError, ValueError: a dtype, shape, device or memory format does not fit, or they share memory.
     """
     name = "advance_row"
     check_tensor(name, "level", level, (torch.int64,))

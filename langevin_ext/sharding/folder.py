@@ -129,7 +129,7 @@ def stored(out) -> dict | None:
         if run["format"] != FORMAT:
             raise ValueError(f"format {run['format']!r}")
         return run
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"sample: {path} must be that of a run in shards, got {error}; delete the folder") from error
 
 

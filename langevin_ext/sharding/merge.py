@@ -81,7 +81,7 @@ def _part(folder) -> Part:
         identity(settings, settings["model"])
         if not all(row.keys() >= {"mean", "variance"} for row in settings["diagnostics"]) or settings["seconds"] < 0:
             raise ValueError("diagnostics or seconds of another form")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ValueError(f"merge: {path} must hold the settings of a run, got {error!r}") from error
     if images.shape[0] != part.n:
         raise ValueError(f"merge: {images.path} must hold the {part.n} samples of its settings, got {images.shape[0]}")

@@ -61,7 +61,7 @@ def read_selection(path) -> list[dict]:
         try:
             line = json.loads(row)
             lines.append({**line, **{name: line[name] for name in ("step", "distance", "settings")}})
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ValueError(
                 f"read_selection: {path} line {number} must have step, distance and settings, got {row[:60]!r}"
             ) from error

@@ -44,9 +44,17 @@ PARSERS = [
     "zip members",
     "idx",
     "cifar",
+    "mask",
+    "samples",
+    "samples to merge",
     "official checkpoint",
+    "inception",
     "statistics",
+    "provenance",
+    "settings to merge",
     "log",
+    "selection",
+    "status",
     "scheme names",
 ]
 
