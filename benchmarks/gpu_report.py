@@ -157,7 +157,8 @@ def execute(section, args, folder, limit):
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
             start_new_session=True,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
+            # unbuffered, as a process that aborts loses what it has not written
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "PYTHONUNBUFFERED": "1"},
         )
         try:
             code = process.wait(limit)

@@ -154,15 +154,15 @@ def test_other_dtypes_devices_and_autocast_are_left_to_torch():
         conv3x3(x[:, :8], weight)
 
 
-@pytest.mark.parametrize("bias, dilation", [(33, 1), (31, 1), (None, 0), (None, -1)])
-def test_mistakes_are_left_to_torch(bias, dilation):
+@pytest.mark.parametrize("length", [33, 31])
+def test_a_bias_of_another_length_is_left_to_torch(length):
     x, weight, *_ = problem(2, 16, 32, (8, 8))
-    bias = None if bias is None else torch.zeros(bias)
-    assert not is_winograd(x, weight, bias, dilation)
+    bias = torch.zeros(length)
+    assert not is_winograd(x, weight, bias)
     with pytest.raises(RuntimeError):
-        conv3x3(x, weight, bias, dilation)
+        conv3x3(x, weight, bias)
     with pytest.raises(ValueError, match=r"^conv3x3: weight must have shape \(K, C, 3, 3\), got \(32, 16, 3, 2\)$"):
-        conv3x3(x, weight[..., :2], bias, dilation)
+        conv3x3(x, weight[..., :2])
 
 
 @pytest.mark.parametrize("grad", [True, False])
