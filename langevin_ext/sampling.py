@@ -94,10 +94,8 @@ def sample(
             resolution a pixel is the mean of its block, and known where the whole block is.
         upsample: "bicubic" (torch's, a = -0.75), "bicubic-pil" (a = -0.5), "bilinear", "nearest", or a callable
             (B, C, H, W) -> (B, C, 2 H, 2 W), e.g. a trained `models.FSRCNN`.
-        precision: of our networks, which an `engine` computes: "fp32"; on a CPU with AVX512-VNNI "int16", the fastest
-            there, with about 0.2 % of error in the score; "bf16", with 1 %; on a GPU also "fp16", with 0.2 %, and
-            "tf32". "auto" is the fastest that does not show, see `engine.build`; info["precision"] says which. Other
-            models are called as they are.
+        precision: of our networks, which an `engine` computes; see `engine.build`. "auto" is the fastest that does not
+            show, info["precision"] says which. Other models are called as they are.
         graph: whether Langevin steps of an engine are captured once and replayed: "auto" does so on a GPU; True raises
             where it cannot (and on the CPU makes the same calls one by one); False does not. The samples are the same.
         device: that of the model by default.
