@@ -7,6 +7,7 @@ levels out of range, and sizes beyond any memory; the process has `MEMORY` bytes
 """
 
 import gc
+import math
 import os
 import random
 import resource
@@ -20,6 +21,7 @@ import torch.nn.functional as F
 from langevin_ext import ops, reference
 
 MEMORY = 2**30
+LARGEST = 2**21  # elements, of which the comparison makes ten or so copies in float64
 REFUSALS = (TypeError, ValueError, RuntimeError, IndexError, MemoryError)
 SIZES = (0, 1, 1, 2, 3, 4, 5, 7, 8, 9, 16, 33)
 DTYPES = (torch.float32, torch.float32, torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -40,6 +42,8 @@ class Caller:
 
     def shape(self, dims):
         shape = [self.random.choice(SIZES) for _ in range(dims)]
+        while math.prod(shape) > LARGEST:
+            shape[self.random.randrange(dims)] = 2
         if dims == 2 and self.chance(0.01):
             shape[-1] = 5000
         return tuple(shape)

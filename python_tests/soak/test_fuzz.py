@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
 import time
@@ -10,25 +11,31 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("hypothesis")
-SCRIPT = Path(__file__).with_name("fuzz.py")
+SCRIPT, COVERAGE = (Path(__file__).with_name(name) for name in ("fuzz.py", "fuzz_coverage.py"))
 SECONDS = float(os.environ.get("FUZZ_SECONDS", "20"))  # for each parser; the recorded runs had 600
 
 
-def fuzz(*arguments):
-    """What the script counts; it has little memory, and one arena for it."""
+def fuzz(*arguments, script=SCRIPT):
+    """What the script prints, and says on stderr; it has little memory, and one arena for it."""
     environment = {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
-    command = [sys.executable, str(SCRIPT), *map(str, arguments)]
+    command = [sys.executable, str(script), *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, timeout=3600)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return ast.literal_eval(done.stdout)
+    log = "\n".join(line for line in done.stderr.splitlines() if "Instrumenting" not in line)
+    assert done.returncode == 0, f"exit status {done.returncode}: {log[-6000:]}"
+    return done.stdout, log
+
+
+def count(*arguments):
+    """The inputs that were tried."""
+    return ast.literal_eval(fuzz(*arguments)[0])
 
 
 def test_what_once_was_a_failure():
-    assert fuzz("found") >= 20
+    assert count("found") >= 20
 
 
 def test_broken_input_is_refused():
-    assert fuzz("rounds", 12, 1) > 150
+    assert count("rounds", 12, 1) > 150
 
 
 PARSERS = [
@@ -63,5 +70,16 @@ PARSERS = [
 @pytest.mark.parametrize("name", PARSERS)
 def test_much_broken_input_is_refused(name, figures):
     began = time.monotonic()
-    tried = fuzz("for", SECONDS, int(time.time()) % 10**6 * 1000, name)
+    tried = count("for", SECONDS, int(time.time()) % 10**6 * 1000, name)
     figures[f"fuzzed: {name}"] = {"inputs": tried, "seconds": round(time.monotonic() - began), "failures": 0}
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("name", ["checkpoint", "checkpoint with a true checksum", "npz", "zip", "idx", "scheme names"])
+def test_input_that_reaches_new_code_is_refused(name, figures):
+    pytest.importorskip("atheris")
+    log = fuzz(round(SECONDS), int(time.time()) % 10**6, name, script=COVERAGE)[1]
+    tried, seconds = map(int, re.search(r"Done (\d+) runs in (\d+) second", log).groups())
+    reached = int(re.findall(r"cov: (\d+)", log)[-1])
+    assert tried > 10 * SECONDS and reached > 40, log[-3000:]  # where a checksum is false nothing more is read
+    figures[f"fuzzed by coverage: {name}"] = {"inputs": tried, "seconds": seconds, "branches": reached, "failures": 0}
