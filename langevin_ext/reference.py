@@ -277,6 +277,7 @@ def upsample_bicubic2x(x, *, a=-0.75, sigma=0.0, seed=0, step=0, first=0, stream
     return y, (2 * y - 1).to(input_dtype).contiguous(memory_format=torch.channels_last)
 
 
+@torch.compiler.assume_constant_result
 def bicubic2x_weights(a, dtype):
     """Keys' w(1/4), w(3/4), w(5/4), w(7/4) as floats, rounded to `dtype`."""
     inner = [((a + 2) * s - (a + 3)) * s * s + 1 for s in (0.25, 0.75)]

@@ -1,6 +1,7 @@
 """The engine against the networks it stands for, and in `sample`."""
 
 import copy
+import pickle
 import threading
 
 import pytest
@@ -195,6 +196,11 @@ def test_errors(monkeypatch):
         fast(x.double(), level)
     with pytest.raises(ValueError, match="engine: x must not require grad"):
         fast(x.requires_grad_(), level)
+    with pytest.raises(ValueError, match="nor be within torch.func or have a tangent"):
+        torch.func.jvp(lambda x: fast(x, level), (x,), (x,))
+    for copied in (copy.deepcopy, pickle.dumps):
+        with pytest.raises(TypeError, match="engine: an engine cannot be copied or pickled"):
+            copied(fast)
     for arguments, message in (
         ({"precision": "fp8"}, "precision must be one of auto, fp32, tf32, fp16, bf16, int16, got 'fp8'"),
         ({"precision": "fp16"}, "precision must be one of auto, fp32, bf16, int16 on the CPU, got 'fp16'"),

@@ -9,6 +9,7 @@ import torch
 
 from .. import _native, captures
 from ..models.ncsn import NCSN, NCSNv2
+from ..ops.common import transformed
 from .arena import Arena
 from .channels_last import Fresh, GpuForms
 from .convolutions import CpuForms, why_not_int16, why_not_packed, why_not_winograd
@@ -50,6 +51,9 @@ class Engine:
         self._network, self._seen, self._lock = None, None, threading.RLock()
         self._about, self._settled = list(notes), set()
 
+    def __reduce__(self):
+        raise TypeError("engine: an engine cannot be copied or pickled, its buffers belong to it; build another")
+
     @property
     def shape(self) -> tuple[int, int, int]:
         """(C, H, W)."""
@@ -87,8 +91,11 @@ class Engine:
         """The network's last convolution: (B, C, H, W)."""
         if x.dtype != torch.float32 or x.device != self.device:
             raise TypeError(f"engine: x must be float32 on {_named(self.device)}, got {x.dtype} on {x.device}")
-        if x.requires_grad and torch.is_grad_enabled():
-            raise ValueError("engine: x must not require grad, an engine has no gradient; call the network itself")
+        if (x.requires_grad and torch.is_grad_enabled()) or transformed(x):
+            raise ValueError(
+                "engine: x must not require grad, nor be within torch.func or have a tangent: an engine has no "
+                "derivative; call the network itself"
+            )
         if not len(x):
             return torch.empty_like(x)
         if len(x) == self._batch:  # as before, or as expected

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from .. import _native
-from .common import define
+from .common import define, transformed
 
 CHANNELS = 16  # come in multiples of this
 TILE = 4
@@ -180,8 +180,8 @@ def conv3x3(x, weight, bias=None, dilation=1) -> torch.Tensor:
 
     In float32 on the CPU by Winograd's F(4x4, 3x3) with a quarter of the products (Lavin and Gray 2016,
     arXiv:1509.09308; csrc/winograd.h) where `why_not_fast` has no objection, and so are its gradients of any order.
-    Elsewhere, and under autocast, it is `F.conv2d`. A sample's result depends on neither the rest of the batch nor the
-    number of threads.
+    Elsewhere, under autocast, within torch.func and with forward-mode tangents it is `F.conv2d`. A sample's result
+    depends on neither the rest of the batch nor the number of threads.
 
     Args:
         x: (B, C, H, W); channels-last is read as it is, other strides are copied.
@@ -217,5 +217,6 @@ def is_winograd(x, weight, bias=None, dilation=1) -> bool:
         and isinstance(dilation, int)
         and dilation > 0
         and not torch.is_autocast_enabled("cpu")
+        and not transformed(*tensors)
         and not why_not_fast(weight.shape[1], weight.shape[0], x.shape[2], x.shape[3], dilation)
     )

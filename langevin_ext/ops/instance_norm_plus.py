@@ -7,7 +7,7 @@ import torch
 
 from .. import _native, reference
 from . import norm_forms
-from .common import ACTIVATION, check_like, check_tensor, define, dense
+from .common import ACTIVATION, check_like, check_tensor, define, dense, transformed
 from .norm_forms import KERNELS, NAME, like, room_for_stats
 
 
@@ -202,7 +202,8 @@ def instance_norm_plus(x, weight, level=None, *, form="official", eps=1e-5, elu=
     the number of threads.
 
     Differentiable in x, weight and residual, any number of times. The first derivative is a kernel's, with create_graph
-    too; those after it run in plain torch, which is slower and needs more memory while it runs.
+    too; those after it run in plain torch, which is slower and needs more memory while it runs, and so does everything
+    within torch.func (grad, jvp, vmap) and with forward-mode tangents.
 
     Args:
         x: (samples, C, H, W) float32, bfloat16 or float16, or float64 (on a GPU in plain torch); contiguous and
@@ -224,6 +225,11 @@ def instance_norm_plus(x, weight, level=None, *, form="official", eps=1e-5, elu=
         TypeError, ValueError: a dtype, shape, device or value does not fit.
     """
     _check(x, weight, level, form, eps, residual, kernel)
+    if transformed(x, weight, residual):
+        if kernel == "one-pass":
+            raise ValueError(f"{NAME}: kernel must be 'auto' within torch.func and with tangents, got 'one-pass'")
+        level = None if level is None else torch.where(level < 0, len(weight), level)  # which torch refuses as well
+        return reference.instance_norm_plus(x, weight, level, form=form, eps=eps, elu=elu, residual=residual)
     weight = weight.to(torch.float64 if x.dtype == torch.float64 else torch.float32)
     y, total, _ = _forward_op(x, residual, weight, level, form == "paper", float(eps), bool(elu), kernel)
     return y if residual is None else (y, total)

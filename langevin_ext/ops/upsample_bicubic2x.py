@@ -5,7 +5,7 @@ import torch.nn.functional as F
 
 from .. import _native, reference
 from ..reference import bicubic2x_weights, check_counter
-from .common import STATE, check_tensor, define, dense, signed, unsigned
+from .common import STATE, check_tensor, define, dense, signed, transformed, unsigned
 
 NAME = "upsample_bicubic2x"
 INPUT = (torch.float32, torch.bfloat16, torch.float16)
@@ -114,7 +114,8 @@ def upsample_bicubic2x(x, *, a=-0.75, sigma=0.0, seed=0, step=0, first=0, stream
 
     which is torch's `interpolate(mode="bicubic", align_corners=False)` for a = -0.75, and Pillow's kernel for a = -0.5
     (Pillow cuts it off at the border instead of repeating pixels). Values may leave x's range: nothing is clamped.
-    y has the bits of `perturb(upsample_bicubic2x(x), sigma)` with the same coordinates. Twice differentiable in x.
+    y has the bits of `perturb(upsample_bicubic2x(x), sigma)` with the same coordinates. Twice differentiable
+    in x; within torch.func and with forward-mode tangents in plain torch.
 
     Args:
         x: (samples, C, H, W) float32, or float64 (on a GPU in plain torch); H, W >= 1; contiguous and channels-last
@@ -146,5 +147,8 @@ def upsample_bicubic2x(x, *, a=-0.75, sigma=0.0, seed=0, step=0, first=0, stream
         raise TypeError(f"{NAME}: input_dtype must be {names} or None with a {str(x.dtype)[6:]} x, got {input_dtype}")
     samples, channels, height, width = x.shape
     check_counter(NAME, seed, step, first, stream, (samples, channels, 2 * height, 2 * width))
+    if transformed(x):
+        at = {"seed": seed, "step": step, "first": first, "stream": stream}
+        return reference.upsample_bicubic2x(x, a=a, sigma=sigma, input_dtype=input_dtype, **at)
     y, u = _upsample_op(x, float(a), float(sigma), signed(seed), step, first, stream, input_dtype)
     return y if input_dtype is None else (y, u)
