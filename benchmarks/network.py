@@ -6,7 +6,6 @@ are an engine's on inputs of the right shapes, with nothing between them.
 python benchmarks/network.py --size 32 --batch 4 [--compile]
 """
 
-import argparse
 import contextlib
 import functools
 import pathlib
@@ -14,7 +13,7 @@ import pathlib
 import torch
 import torch._inductor as inductor
 from official import official_forward
-from timing import append_rows, interleaved, network_rows, print_network_rows
+from timing import append_rows, interleaved, network_parser, network_rows, print_network_rows
 
 from langevin_ext import engine
 from langevin_ext.engine.arena import Arena
@@ -54,17 +53,9 @@ def main():
 
 def parse():
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--ngf", type=int, default=128)
-    parser.add_argument("--channels", type=int, default=3)
-    parser.add_argument("--size", type=int, default=32)
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--threads", type=int, default=0, help="0: torch's default")
-    parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--warmup", type=int, default=3)
+    parser = network_parser(__doc__, RESULTS, repeats=15, warmup=3)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--compile", action="store_true", help="also torch.compile of the official one (minutes)")
-    parser.add_argument("--output", default=str(RESULTS))
     return parser.parse_args()
 
 

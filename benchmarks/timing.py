@@ -1,11 +1,12 @@
 """Bookkeeping of the benchmarks; what they time with is `langevin_ext.benchmarking.timing`."""
 
+import argparse
 import json
 import pathlib
 
 from langevin_ext.benchmarking.timing import interleaved, machine
 
-__all__ = ["append_rows", "interleaved", "machine", "network_rows", "print_network_rows"]
+__all__ = ["append_rows", "interleaved", "machine", "network_parser", "network_rows", "print_network_rows"]
 
 
 def append_rows(path, rows):
@@ -14,6 +15,20 @@ def append_rows(path, rows):
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
         file.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+def network_parser(description, output, *, repeats, warmup):
+    """The options that the benchmarks of networks share."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--ngf", type=int, default=128)
+    parser.add_argument("--channels", type=int, default=3)
+    parser.add_argument("--size", type=int, default=32)
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--threads", type=int, default=0, help="0: torch's default")
+    parser.add_argument("--repeats", type=int, default=repeats)
+    parser.add_argument("--warmup", type=int, default=warmup)
+    parser.add_argument("--output", default=str(output), help="JSON lines to which the rows are added")
+    return parser
 
 
 def network_rows(benchmark, args, times, errors, device="cpu"):

@@ -7,13 +7,12 @@ the same weights, images and noise.
 python benchmarks/training.py --size 32 --batch 4 [--profile]
 """
 
-import argparse
 import functools
 import pathlib
 
 import torch
 from official import official_forward
-from timing import append_rows, interleaved, network_rows, print_network_rows
+from timing import append_rows, interleaved, network_parser, network_rows, print_network_rows
 
 from langevin_ext import losses, noise
 from langevin_ext.models import NCSN
@@ -49,17 +48,9 @@ def main():
 
 def parse():
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--ngf", type=int, default=128)
-    parser.add_argument("--channels", type=int, default=3)
-    parser.add_argument("--size", type=int, default=32)
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--threads", type=int, default=0, help="0: torch's default")
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--warmup", type=int, default=2)
+    parser = network_parser(__doc__, RESULTS, repeats=7, warmup=2)
     parser.add_argument("--bf16", action="store_true", help="also ours under bfloat16 autocast")
     parser.add_argument("--profile", action="store_true", help="print where the time of ours goes instead")
-    parser.add_argument("--output", default=str(RESULTS))
     return parser.parse_args()
 
 
