@@ -46,9 +46,9 @@ struct Strip {
 struct Strips {
   ImageShape shape;
   bool channels_last;
-  int64_t chunk_pixels, chunks;
+  int64_t chunk_pixels, chunks, planes = kPlanes;
 
-  int64_t channels() const { return channels_last ? kLanes : kPlanes; }
+  int64_t channels() const { return channels_last ? kLanes : planes; }
   int64_t across() const { return (shape.channels + channels() - 1) / channels(); }
   int64_t count() const { return chunks * across(); }
   Strip operator[](int64_t i) const {
@@ -65,25 +65,25 @@ struct Strips {
   }
 };
 
-// For each sample: collect(sample, strip) over its strips, finish(sample), apply(sample, strip). A thread keeps to its
-// samples where there is one for each, so that what `collect` read is still in the cache for `apply`, which goes
-// backwards for the same reason; else threads share a sample.
+// For each sample: collect(sample, strip) over its `collected` strips, finish(sample), apply(sample, strip) over its
+// `applied` ones. A thread keeps to its samples where there is one for each, so that what `collect` read is still in
+// the cache for `apply`, which goes backwards for the same reason; else threads share a sample.
 template <typename Collect, typename Finish, typename Apply>
-void collect_and_apply(const Strips& strips, int threads, const Collect& collect, const Finish& finish,
-                       const Apply& apply) {
-  const int64_t samples = strips.shape.samples, count = strips.count();
-  const int64_t elements = samples * strips.shape.elements();
+void collect_and_apply(const Strips& collected, const Strips& applied, int threads, const Collect& collect,
+                       const Finish& finish, const Apply& apply) {
+  const int64_t samples = collected.shape.samples, before = collected.count(), after = applied.count();
+  const int64_t elements = samples * collected.shape.elements();
   if (samples >= threads) {
     parallel_for(samples, elements, threads, [&](int64_t sample) {
-      for (int64_t i = 0; i < count; ++i) collect(sample, strips[i]);
+      for (int64_t i = 0; i < before; ++i) collect(sample, collected[i]);
       finish(sample);
-      for (int64_t i = count; i-- > 0;) apply(sample, strips[i]);
+      for (int64_t i = after; i-- > 0;) apply(sample, applied[i]);
     });
     return;
   }
-  parallel_for(samples * count, elements, threads, [&](int64_t i) { collect(i / count, strips[i % count]); });
+  parallel_for(samples * before, elements, threads, [&](int64_t i) { collect(i / before, collected[i % before]); });
   for (int64_t sample = 0; sample < samples; ++sample) finish(sample);
-  parallel_for(samples * count, elements, threads, [&](int64_t i) { apply(i / count, strips[i % count]); });
+  parallel_for(samples * after, elements, threads, [&](int64_t i) { apply(i / after, applied[i % after]); });
 }
 
 }  // namespace lv

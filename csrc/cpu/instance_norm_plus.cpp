@@ -7,7 +7,9 @@ namespace {
 
 // Means and sums of squared deviations side by side, merged from parts (Chan, Golub and LeVeque 1979).
 struct Moments {
-  double mean[kLanes] = {}, squares[kLanes] = {};
+  double mean[kLanes], squares[kLanes];
+
+  explicit Moments(int64_t lanes) { std::fill_n(mean, lanes, 0.0), std::fill_n(squares, lanes, 0.0); }
 };
 
 template <typename A>
@@ -64,19 +66,25 @@ LV_CLONES void column_moments(Rows<const A> rows, A* centre, A* second) {
   if (rows.width > 0) some_columns(rows, rows.width, centre, second);
 }
 
-// Contiguous: one sum for the row.
+constexpr int64_t kAlong = 64;   // sums side by side along a plane, so that no addition waits for the one before
+constexpr int64_t kNear = 1024;  // elements from what is read to what is asked of memory
+
+// Contiguous: one sum for the row. What lies `ahead` of it, in elements, is asked for meanwhile: pages are small, and
+// the processor itself looks ahead in one only.
 template <typename A>
-LV_CLONES void row_moments(const Rows<const A>& rows, A* centre, A* second) {
+LV_CLONES void row_moments(const Rows<const A>& rows, int64_t ahead, A* centre, A* second) {
+  constexpr int64_t kLine = 64 / sizeof(A);
   const A* __restrict x = rows.data;
-  const int64_t full = rows.width / kSums * kSums;
+  const int64_t full = rows.width / kAlong * kAlong;
   const A count = static_cast<A>(rows.width);
-  A sums[kSums] = {}, first[kSums] = {}, squares[kSums] = {};
-  for (int64_t i = 0; i < full; i += kSums)
-    for (int64_t j = 0; j < kSums; ++j) sums[j] += x[i + j];
+  A sums[kAlong] = {}, first[kAlong] = {}, squares[kAlong] = {};
+  for (int64_t i = 0; i < full; i += kAlong)
+    for (int64_t j = 0; j < kAlong; ++j) sums[j] += x[i + j];
   for (int64_t i = full; i < rows.width; ++i) sums[i - full] += x[i];
   const A mean = fold(sums) / count;
-  for (int64_t i = 0; i < full; i += kSums) {
-    for (int64_t j = 0; j < kSums; ++j) {
+  for (int64_t i = 0; i < full; i += kAlong) {
+    for (int64_t j = 0; j < kAlong; j += kLine) __builtin_prefetch(x + ahead + i + j);
+    for (int64_t j = 0; j < kAlong; ++j) {
       const A d = x[i + j] - mean;
       first[j] += d;
       squares[j] = fma(d, d, squares[j]);
@@ -110,11 +118,12 @@ void strip_moments(const InstanceNormPlus<T>& p, int64_t sample, const Strip& s)
   using A = Compute<T>;
   Buffer<T> buffer;
   A mean[kLanes], squares[kLanes];
-  Moments moments;
+  Moments moments(s.channels);
+  const int64_t ahead = std::is_same_v<T, A> && p.residual == nullptr ? kNear : 0;
   for (int64_t i = 0; i < s.blocks(); ++i) {
     const Block b = s.block(i);
     const Rows<const A> x = input_rows(p, sample, s, b, buffer.data);
-    s.channels_last ? column_moments(x, mean, squares) : row_moments(x, mean, squares);
+    s.channels_last ? column_moments(x, mean, squares) : row_moments(x, ahead, mean, squares);
     merge_moments(moments, b.lane, b.lanes, b.pixels_before, b.pixels, mean, squares);
   }
   A* out = p.plan.partial(sample, s.chunk) + s.channel;
@@ -130,7 +139,7 @@ void sample_stats(const NormPlan<A>& p, int64_t sample) {
   A *mu = p.sample_stats(sample), *r = mu + channels, *m_and_q = r + channels;
   for (int64_t channel = 0; channel < channels; channel += kLanes) {
     const int64_t lanes = std::min(kLanes, channels - channel);
-    Moments moments;
+    Moments moments(lanes);
     for (int64_t chunk = 0; chunk < p.chunks.count; ++chunk) {
       const A* part = p.partial(sample, chunk) + channel;
       merge_moments(moments, 0, lanes, chunk * p.chunks.pixels, p.chunk_size(chunk), part, part + channels);
@@ -171,17 +180,17 @@ LV_CLONES void normalise_block(const StripCoefficients<A>& k, const Strip& s, in
   s.channels_last ? normalise<true>(k, lane, with_elu, in, out) : normalise<false>(k, lane, with_elu, in, out);
 }
 
-// Asks for the same elements of the next sample, whose statistics come next: memory would have nothing to do while this
-// sample is computed with.
-template <typename T>
-void prefetch(const Rows<const T>& rows, int64_t sample_elements) {
+// Asks for the elements `ahead` of these; kCaches: 3 for all of them, 2 for all but the first.
+template <int kCaches, typename T>
+void prefetch(const Rows<const T>& rows, int64_t ahead) {
   constexpr int64_t kLine = 64 / sizeof(T);
   for (int64_t row = 0; row < rows.count; ++row)
     for (int64_t j = 0; j < rows.width; j += kLine)
-      __builtin_prefetch(rows.data + sample_elements + row * rows.stride + j, 0, 2);
+      __builtin_prefetch(rows.data + ahead + row * rows.stride + j, 0, kCaches);
 }
 
 constexpr int64_t kPiece = 512;          // elements, so that memory traffic and arithmetic alternate quickly
+constexpr int64_t kStreamedPiece = 128;  // even quicker past the caches, where stores are as slow as memory
 constexpr int64_t kAhead = 1 << 20;      // bytes, of the next sample's first, that a second-level cache has room for
 constexpr int64_t kStreamed = 32 << 20;  // bytes of y, at least, of which no cache would keep a thread's share
 
@@ -192,18 +201,22 @@ void strip_apply(const InstanceNormPlus<T>& p, int64_t sample, const Strip& s) {
   const StripCoefficients<A> k(p.plan, sample, s);
   const int64_t bytes = s.shape.elements() * int64_t{sizeof(T)};
   const bool streams = direct && bytes * s.shape.samples >= kStreamed;
+  const int64_t elements = streams ? kStreamedPiece : kPiece;
   alignas(64) A in[kPiece], packed[kPiece];
   for (int64_t i = 0; i < s.blocks(); ++i) {
     const Block b = s.block(i);
-    const int64_t rows = std::max<int64_t>(1, kPiece / b.width);
+    const int64_t rows = std::max<int64_t>(1, elements / b.width);
     for (int64_t row = 0; row < b.rows; row += rows)
-      for (int64_t column = 0; column < b.width; column += kPiece) {
+      for (int64_t column = 0; column < b.width; column += elements) {
         Block piece = b;
         piece.offset += row * b.stride + column;
-        piece.rows = std::min(rows, b.rows - row), piece.width = std::min(kPiece, b.width - column);
+        piece.rows = std::min(rows, b.rows - row), piece.width = std::min(elements, b.width - column);
+        // Of this sample, what the caches have lost since its statistics were taken; of the next, what its statistics
+        // begin with.
+        if (streams) prefetch<3>(rows_at(p.normalised(), sample, s, piece), kNear);
         const bool ahead = sample + 1 < s.shape.samples && piece.offset * int64_t{sizeof(T)} < kAhead;
-        if (ahead) prefetch(rows_at(p.x, sample, s, piece), s.shape.elements());
-        if (ahead && p.residual != nullptr) prefetch(rows_at(p.residual, sample, s, piece), s.shape.elements());
+        if (ahead) prefetch<2>(rows_at(p.x, sample, s, piece), s.shape.elements());
+        if (ahead && p.residual != nullptr) prefetch<2>(rows_at(p.residual, sample, s, piece), s.shape.elements());
         const Rows<T> y = rows_at(p.y, sample, s, piece);
         const Rows<A> out = streams ? Rows<A>{packed, y.count, y.width, y.width} : writable(y, packed);
         normalise_block(k, s, b.lane, p.plan.elu, readable(rows_at(p.normalised(), sample, s, piece), in), out);
@@ -221,8 +234,12 @@ void strip_apply(const InstanceNormPlus<T>& p, int64_t sample, const Strip& s) {
 
 template <typename T>
 void instance_norm_plus_cpu(const InstanceNormPlus<T>& p, int threads) {
+  // Contiguous: both passes in the order of memory.
+  Strips strips = norm_strips(p.plan.shape, p.plan.channels_last, p.plan.chunks);
+  if (strips.chunks > 1) strips.planes = 1;
+  const bool whole = !p.plan.channels_last && p.plan.shape.samples >= threads;
   collect_and_apply(
-      norm_strips(p.plan.shape, p.plan.channels_last, p.plan.chunks), threads,
+      strips, whole ? Strips{p.plan.shape, false, p.plan.shape.pixels, 1} : strips, threads,
       [&](int64_t sample, const Strip& s) { strip_moments(p, sample, s); },
       [&](int64_t sample) { sample_stats(p.plan, sample); },
       [&](int64_t sample, const Strip& s) { strip_apply(p, sample, s); });

@@ -199,9 +199,9 @@ void level_gradient(const InstanceNormPlusBackward<T>& p, int64_t level) {
 template <typename T>
 void instance_norm_plus_backward_cpu(const InstanceNormPlusBackward<T>& p, int threads) {
   const auto& plan = p.plan;
+  const Strips strips = norm_strips(plan.shape, plan.channels_last, plan.chunks);
   collect_and_apply(
-      norm_strips(plan.shape, plan.channels_last, plan.chunks), threads,
-      [&](int64_t sample, const Strip& s) { strip_sums(p, sample, s); },
+      strips, strips, threads, [&](int64_t sample, const Strip& s) { strip_sums(p, sample, s); },
       [&](int64_t sample) { sample_sums(p, sample); },
       [&](int64_t sample, const Strip& s) {
         if (p.grad_x != nullptr) strip_apply(p, sample, s);

@@ -33,12 +33,17 @@ Rows<T> rows_at(T* image, int64_t sample, const Strip& s, const Block& b) {
   return {image + sample * s.shape.elements() + b.offset, b.rows, b.width, b.stride};
 }
 
-// The sum of kSums values, always in the same order.
-template <typename A>
+// The sum of `count` values, always in the same order.
+template <int64_t count, typename A>
 LV_HD A fold(A* values) {
-  for (int64_t half = kSums / 2; half > 0; half /= 2)
-    for (int64_t j = 0; j < half; ++j) values[j] += values[j + half];
+  constexpr int64_t half = count / 2;
+  for (int64_t j = 0; j < half; ++j) values[j] += values[j + half];
+  if constexpr (half > 1) return fold<half>(values);
   return values[0];
+}
+template <int64_t count, typename A>
+LV_HD A fold(A (&values)[count]) {
+  return fold<count>(static_cast<A*>(values));
 }
 
 inline Strips norm_strips(const ImageShape& shape, bool channels_last, const PixelChunks& chunks) {
