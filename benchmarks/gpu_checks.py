@@ -1,6 +1,8 @@
 """Sections of the GPU report that find something right or wrong: the machine, the build, the noise, the tests."""
 
+import concurrent.futures
 import hashlib
+import importlib.metadata
 import json
 import os
 import pathlib
@@ -15,6 +17,10 @@ from gpu_common import Failed, Skipped
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 DRAWS = 100_000_000
 PIECE = 10_000_000
+AT_ONCE = 5  # files of tests
+EACH, ALONE = 75.0, 30.0  # seconds for a file, and for a test that is run again
+ENDS = ("exit status 0", "exit status 5")  # of pytest: all passed, or none to run
+KEPT = 3000  # characters of the output of each
 
 
 def machine(result, setting):
@@ -25,6 +31,7 @@ def machine(result, setting):
 
     result.say(**about(setting.device if torch.cuda.is_available() else "cpu"), python=sys.version.split()[0])
     result.say(cpus=len(os.sched_getaffinity(0)), cuda=torch.version.cuda or "none")
+    result.say(compiler=first_line("g++", "--version"), packages=packages())
     if not setting.cuda:
         return
     if not torch.cuda.is_available():
@@ -39,6 +46,13 @@ def machine(result, setting):
         memory_gib=properties.total_memory / 2**30,
         nvcc=first_line("nvcc", "--version", pattern=r"release ([\d.]+)"),
     )
+
+
+def packages():
+    """Versions of what builds, tests and compiles."""
+    found = {dist.name.lower(): dist.version for dist in importlib.metadata.distributions() if dist.name}
+    names = ("numpy", "triton", "pip", "setuptools", "pybind11", "ninja", "pytest")
+    return ", ".join(f"{name} {found.get(name, 'is not there')}" for name in names)
 
 
 def driver():
@@ -64,8 +78,12 @@ def build(result, setting):
         options = ["install", "-e", ".", "--no-build-isolation", "--no-deps"]
         command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *options]
         result.say(how=" ".join(["pip", *options]))
+        environment = os.environ | ({"LANGEVIN_CUDA": "1"} if setting.cuda else {})
         began = time.perf_counter()
-        done = subprocess.run(command, cwd=ROOT, env=os.environ | {"LANGEVIN_CUDA": "1"} if setting.cuda else None)
+        done = subprocess.run(command, cwd=ROOT, env=environment)
+        if done.returncode and "LANGEVIN_WERROR" not in environment:  # a compiler that warns of more than ours
+            result.say(again="with LANGEVIN_WERROR=0, as it failed without")
+            done = subprocess.run(command, cwd=ROOT, env=environment | {"LANGEVIN_WERROR": "0"})
         result.say(seconds=time.perf_counter() - began)
         if done.returncode:
             raise Failed(f"pip ended with exit status {done.returncode}")
@@ -113,31 +131,90 @@ def noise(result, setting):
 
 
 def tests(result, setting):
-    """pytest -m cuda, in the files that have such tests."""
+    """pytest -m cuda in each file that has such tests, the longest first; see `tested`."""
     if not setting.cuda:
         raise Skipped("no GPU was asked for")
     files = [path for path in sorted((ROOT / "python_tests").glob("test_*.py")) if "mark.cuda" in path.read_text()]
-    table = setting.folder / "tests.xml"
-    command = [sys.executable, "-m", "pytest", "-m", "cuda", "-q", "-p", "no:cacheprovider"]
-    command += ["--continue-on-collection-errors", f"--junitxml={table}", *map(str, files)]
-    done = subprocess.run(command, cwd=ROOT, check=False)
-    if not table.is_file():
-        raise Failed(f"pytest ended with exit status {done.returncode} and no results")
-    passed = counted(result, ElementTree.parse(table).getroot())
-    if done.returncode or not passed or any(row.get("wrong") for row in result.rows):
-        raise Failed(f"pytest ended with exit status {done.returncode}, {passed} tests passed")
+    tested(result, setting.folder, sorted(files, key=lambda path: -path.stat().st_size))
+
+
+def tested(result, folder, files, mark="cuda"):
+    """The tests of each file in a process of its own, several at once, and the first that failed in it again, alone.
+
+    A kernel that faults ends the tests of its process, and says so anywhere behind it; alone, and with launches that
+    are waited for, it says so where it is launched.
+    """
+    with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
+        runs = list(pool.map(lambda path: pytest_in(folder, path.stem, [str(path)], mark, EACH), files))
+        ends = zip(files, runs, strict=True)
+        failed = [one for path, (how, root, _) in ends for one in rows_of(result, path, how, root)]
+        first = list({path: (path, row, test) for path, row, test in reversed(failed)}.values())
+        again = list(pool.map(lambda one: alone(folder, *one, mark), first))
+    for (_, row, _), (said, _) in zip(first, again, strict=True):
+        row["alone"] = said
+    for path, (how, _, text) in zip(files, runs, strict=True):
+        if how not in ENDS:
+            print(f"--- {path.name}: {how} ---\n{text[-KEPT:]}")
+    for (_, row, _), (said, text) in zip(first, again, strict=True):
+        print(f"--- {row['what']}, alone: {said} ---\n{text[-KEPT:]}")
+    if failed or not result.facts.get("passed"):
+        raise Failed(f"{len(failed)} of the tests or files failed, {result.facts.get('passed', 0)} tests passed")
+
+
+def pytest_in(folder, name, what, mark, limit, **environment):
+    """(how a pytest process ended, its table or None, its output)."""
+    table = folder / f"{name}.xml"
+    command = [sys.executable, "-m", "pytest", "-m", mark, "-v", "-p", "no:cacheprovider", f"--junitxml={table}", *what]
+    log = folder / f"{name}.log"
+    with log.open("wb") as output:
+        try:
+            done = subprocess.run(
+                command, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT, timeout=limit, env=os.environ | environment
+            )
+            how = f"exit status {done.returncode}"
+        except subprocess.TimeoutExpired:
+            how = f"stopped after {limit:.0f} s"
+    text = log.read_text(errors="replace")
+    return how, ElementTree.parse(table).getroot() if table.is_file() else None, text
+
+
+def rows_of(result, path, how, root):
+    """(file, row, test) of each test of a file that did not pass, or of the file."""
+    before = len(result.rows)
+    if root is not None:
+        counted(result, root)
+    found = [(path, row, row["what"].split("::", 1)[1]) for row in result.rows[before:] if "wrong" in row]
+    if not found and how not in ENDS:  # a process that was stopped, or fell
+        result.add(what=path.name, wrong=f"pytest: {how}, without a test that failed")
+        found.append((path, result.rows[-1], None))
+    return found
+
+
+def alone(folder, path, row, test, mark):
+    """(how a test ends alone, with launches that are waited for; its output)."""
+    if test is None:
+        return "not run: which test it was is in the output", ""
+    what = [f"{path}::{test}"]
+    how, root, text = pytest_in(folder, f"{path.stem}-alone", what, mark, ALONE, CUDA_LAUNCH_BLOCKING="1")
+    bad = [] if root is None else [entry for entry in root.iter() if entry.tag in ("failure", "error")]
+    return ("passes" if how == "exit status 0" else message_of(bad[0]) if bad else how), text
+
+
+def message_of(entry) -> str:
+    """Of a failure in pytest's table, in one line."""
+    return " ".join((entry.get("message") or entry.tag).split())[:300]
 
 
 def counted(result, root):
     """Facts from pytest's table, and a row for each test that did not pass; the number of those that did."""
-    counts = {"passed": 0, "failed": 0, "skipped": 0}
+    counts = {name: result.facts.get(name, 0) for name in ("passed", "failed", "skipped")}
     for case in root.iter("testcase"):
         bad = [entry for entry in case if entry.tag in ("failure", "error")]
         skipped = [entry for entry in case if entry.tag == "skipped"]
         counts["failed" if bad else "skipped" if skipped else "passed"] += 1
         name = f"{case.get('classname')}::{case.get('name')}"
         if bad:
-            result.add(what=name, wrong=" ".join((bad[0].get("message") or bad[0].tag).split())[:200])
+            result.add(what=name, wrong=message_of(bad[0]))
         elif skipped:
             result.add(what=name, why=f"skipped: {skipped[0].get('message')}")
     result.say(**counts)

@@ -82,6 +82,8 @@ def rows(result, setting, model, batch, ways):
     found, what = work(model, setting.device), f"{model.shape[1]} px, batch {batch}"
     for name, fn, inputs, precision in ways(model, x, level, setting):
         row(result, setting, found, what, (name, precision), fn, inputs, expected)
+        if isinstance(fn, engine.Engine):
+            result.say(**{f"{name}, {what}": str(fn)})
         release(setting)
 
 
@@ -126,8 +128,8 @@ def row(result, setting, found, what, variant, fn, inputs, expected):
         error = relative_error(fn(x, level), expected[x.dtype])
         runs = {"loop" if setting.cuda else "call": lambda: fn(x, level)}
         replay, how = together(list(runs.values()), torch.device(setting.device))
-    except Exception as reason:  # a baseline that does not run loses its own row
-        result.add(what=what, variant=name, why=sentence(reason))
+    except Exception as reason:  # loses its own row
+        result.add(what=what, variant=name, **{kind_of(reason, name): sentence(reason)})
         return
     if how == "graph":
         runs["graph"] = replay
@@ -147,6 +149,12 @@ def row(result, setting, found, what, variant, fn, inputs, expected):
             relative_error=error,
             **said,
         )
+
+
+def kind_of(reason, name):
+    """The column for what did not run: "wrong" of ours, "why" where memory ended, or of a baseline."""
+    ours = name.startswith(("engine", "langevin_ext"))
+    return "wrong" if ours and not isinstance(reason, torch.OutOfMemoryError) else "why"
 
 
 def floor_of(found, batch, precision, rates):

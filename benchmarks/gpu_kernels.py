@@ -125,6 +125,7 @@ def compiled(result, what, plain) -> dict:
 
 
 def release(setting):
-    """Gives the memory of the last case back."""
+    """Gives the memory of the last case back; raises where a kernel of it faulted, after which nothing runs."""
     if setting.cuda:
+        torch.cuda.synchronize()
         torch.cuda.empty_cache()

@@ -61,6 +61,8 @@ def chapter(section) -> list[str]:
     lines = ["", f"## {section['title']}", ""]
     if section["status"] != "passed":
         lines += [f"**{section['status']}**" + f": {section['why']}" * bool(section["why"]), ""]
+    if section.get("again"):
+        lines += [f"Once more, with launches that are waited for: {section['again']}", ""]
     lines += [f"- {name}: {number(value)}" for name, value in facts.items()] + [""] * bool(facts)
     lines += table(section["rows"])
     if section.get("output"):

@@ -26,7 +26,9 @@ from gpu_markdown import markdown
 HERE = pathlib.Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "gpu"
 LEAST = 5.0  # seconds for which a section is still begun
-TAIL = 4000  # characters of a section's output that are kept where it did not pass
+TAIL = 16_000  # characters of a section's output that are kept where it did not pass
+SHOWN = 5, 12  # its wrong rows, and lines of its output, that are printed
+AGAIN = 45.0  # seconds for a section that failed, in which it runs once more
 
 
 @dataclass(frozen=True)
@@ -39,15 +41,16 @@ class Section:
     correctness: bool = False  # whether the report fails with it
     kept: float = 0.0  # seconds that sections before it must leave for it
     command: tuple[str, ...] = (str(HERE / "gpu_section.py"),)  # what python runs, with the options behind it
+    repeats: bool = True  # whether it runs once more where it failed, to find the kernel
 
 
 MINUTES = 8.75  # for which the seconds kept are meant
 SECTIONS = (
-    Section("machine", "The machine", 40, kept=15),
-    Section("build", "Build", 150, True, 60),
+    Section("machine", "The machine", 40, kept=15, repeats=False),
+    Section("build", "Build", 150, True, 60, repeats=False),
     Section("noise", "Noise: the GPU's bits against the CPU's", 45, True, 20),
-    Section("tests", "Tests marked cuda", 120, True, 70),
-    Section("sanitizers", "compute-sanitizer on small shapes of every kernel", 100, True, 75),
+    Section("tests", "Tests marked cuda", 120, True, 70, repeats=False),
+    Section("sanitizers", "compute-sanitizer on small shapes of every kernel", 100, True, 75, repeats=False),
     Section("ceilings", "Ceilings", 40, kept=20),
     Section("norms", "Instance norm++", 90, kept=50),
     Section("forward", "Forward pass", 130, kept=85),
@@ -68,9 +71,27 @@ def main(arguments=None) -> int:
     chosen = [section for section in SECTIONS if not args.only or section.name in args.only]
     report = run(chosen, args)
     for section in report["sections"]:
+        show(section)
+    for section in report["sections"]:
         print(f"{section['name']:14} {section['status']:10} {section['seconds']:6.1f} s  {section['why']}")
     print(f"{report['seconds']:.0f} s; written: {report['files'][0]}, {report['files'][1]}")
     return exit_status(report)
+
+
+def show(section):
+    """Prints what went wrong in a section."""
+    rows, lines = SHOWN
+    wrong = [row for row in section["rows"] if row.get("wrong")]
+    if not wrong and "output" not in section:
+        return
+    print(f"=== {section['name']}: {section['status']} {section['why']}")
+    for row in wrong[:rows]:
+        print("; ".join(f"{name}: {value}" for name, value in row.items() if isinstance(value, str)))
+    if len(wrong) > rows:
+        print(f"and {len(wrong) - rows} more")
+    print("\n".join(section.get("output", "").splitlines()[-lines:]))
+    if "again" in section:
+        print(f"with launches that are waited for: {section['again']}")
 
 
 def parse(arguments):
@@ -109,7 +130,31 @@ def run(sections, args) -> dict:
             if section.name == "machine":
                 report["machine"] = machine(report["sections"][-1]["facts"], args)
             save(report, args.out)
+        for section, found in zip(sections, report["sections"], strict=True):
+            left = 60 * args.minutes - (time.monotonic() - began)
+            if found["status"] == "failed" and worth_it(section, report) and left >= LEAST:
+                found["again"] = once_more(section, args, pathlib.Path(folder), min(AGAIN, left))
+                report["seconds"] = time.monotonic() - began
+                save(report, args.out)
     return report
+
+
+def worth_it(section, report) -> bool:
+    """Whether a section that failed says more when it runs once more."""
+    machine = next((one["status"] for one in report["sections"] if one["name"] == "machine"), "passed")
+    return section.repeats and report["device"] == "cuda" and machine == "passed"
+
+
+def once_more(section, args, folder, limit) -> str:
+    """How a section ends when each launch is waited for: an error is then that of the kernel which it names."""
+    folder = folder / "again"
+    folder.mkdir(exist_ok=True)
+    code, text = execute(section, args, folder, limit, CUDA_LAUNCH_BLOCKING="1")
+    result = folder / f"{section.name}.json"
+    rows = json.loads(result.read_text())["rows"] if result.is_file() else []
+    wrong = next((f"{row.get('what')}: {row['wrong']}" for row in rows if row.get("wrong")), "no wrong row")
+    last = (text.strip().splitlines() or ["no output"])[-1]
+    return f"{'stopped' if code is None else f'exit status {code}'}; {wrong}; {last}"
 
 
 def machine(facts, args) -> dict:
@@ -144,11 +189,13 @@ def outcome(section, args, folder, left) -> dict:
     return found if found["status"] in ("passed", "skipped") else found | {"output": text[-TAIL:]}
 
 
-def execute(section, args, folder, limit):
+def execute(section, args, folder, limit, **environment):
     """(exit status, output); the status is None where the section and all that it started were stopped."""
     command = [sys.executable, *section.command, section.name, "--device", args.device, "--folder", str(folder)]
     command += ["--quick"] * args.quick + ["--no-build"] * args.no_build
     paths = [str(HERE.parent), os.environ.get("PYTHONPATH", "")]  # the package of this tree, before it is installed too
+    # unbuffered, as a process that aborts loses what it has not written
+    known = {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "PYTHONUNBUFFERED": "1"}
     log = folder / f"{section.name}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -157,8 +204,7 @@ def execute(section, args, folder, limit):
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
             start_new_session=True,
-            # unbuffered, as a process that aborts loses what it has not written
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "PYTHONUNBUFFERED": "1"},
+            env=os.environ | known | environment,
         )
         try:
             code = process.wait(limit)

@@ -39,8 +39,10 @@ def sampling(result, setting):
             what = f"{scheme}, {' and '.join(map(str, used))} px"
             try:
                 run(result, setting, models, what, (scheme, *way), seconds)
-            except Exception as reason:  # one way loses its own row
+            except torch.OutOfMemoryError as reason:
                 result.add(what=what, variant=way[0], why=sentence(reason))
+            except Exception as reason:  # one way loses its own row
+                result.add(what=what, variant=way[0], wrong=sentence(reason))
             release(setting)
 
 

@@ -1,11 +1,14 @@
 """Captures of CUDA graphs: one at a time in the process, as CUDA and torch want it."""
 
+import contextlib
 import threading
+import warnings
 
 import torch
 
 # A capture begins by waiting for the whole device, which fails, and ends the other one too, while another is under way.
 _one = threading.Lock()
+_failed: list[torch.cuda.CUDAGraph] = []  # torch's allocator goes on asking these whether an allocation is theirs
 
 
 def under_way(device) -> bool:
@@ -20,13 +23,35 @@ def captured(call, device) -> torch.cuda.CUDAGraph:
     """The graph of what call() launches on `device`; call() must not want a lock that is held by who wants a capture.
 
     The stream is one of the device's: torch's own belongs to the GPU of the first capture. Where a capture fails torch
-    would leave it in the place of the caller's.
+    would leave it in the place of the caller's, and its own generator as within a capture.
     """
     with _one, torch.cuda.device(device):
         before, graph = torch.cuda.current_stream(), torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph, stream=torch.cuda.Stream(), capture_error_mode="thread_local"):
+            with _into(graph):
                 call()
+        except BaseException:
+            _end_of(graph)
+            raise
         finally:
             torch.cuda.set_stream(before)
     return graph
+
+
+def _into(graph):
+    return torch.cuda.graph(graph, stream=torch.cuda.Stream(), capture_error_mode="thread_local")
+
+
+def _end_of(graph):
+    """After a capture that failed: its memory goes back, and an empty one ends as it should, which frees the generator.
+
+    Else torch.randn on this GPU would be an error from now on.
+    """
+    _failed.append(graph)
+    with contextlib.suppress(RuntimeError), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's, that it is empty
+        graph.reset()
+        _failed.append(torch.cuda.CUDAGraph())
+        with _into(_failed[-1]):
+            pass
+        _failed.pop()

@@ -1,5 +1,6 @@
 """How the benchmarks time: in turn, as graphs, over sets of inputs, until their time is over."""
 
+import contextlib
 import time
 
 import pytest
@@ -32,8 +33,11 @@ class Fake:
             def replay(self):
                 fake.now += self.calls * 1.0
 
+            def reset(self):
+                pass
+
         class Context:
-            def __init__(self, graph):
+            def __init__(self, graph, **_):
                 self.graph = graph
 
             def __enter__(self):
@@ -54,7 +58,9 @@ class Fake:
         for name, value in names.items():
             monkeypatch.setattr(torch.cuda, name, value)
         monkeypatch.setattr(torch.cuda, "current_stream", Stream)
-        monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+        monkeypatch.setattr(torch.cuda, "device", lambda _: contextlib.nullcontext())
+        for name in ("synchronize", "set_stream"):
+            monkeypatch.setattr(torch.cuda, name, lambda *_: None)
 
     def call(self):
         if self.recorded is None:

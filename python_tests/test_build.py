@@ -131,6 +131,11 @@ def test_what_is_built(build, monkeypatch, tmp_path, capfd, with_cuda):
     said = capfd.readouterr().out
     assert (f"CUDA {cuda} for sm_80, sm_90 and PTX" if with_cuda else "CPU only (no nvcc found)") in said
     assert ("80 90" in stamp) == with_cuda and ("no nvcc found" in stamp) != with_cuda
+    assert ninja.count("-Werror") == 3 * with_cuda
+    monkeypatch.setenv("LANGEVIN_WERROR", "0")
+    command.build_extension(extension)
+    lenient = (folder / "build.ninja").read_text()
+    assert "Werror" not in lenient and ("-Xptxas -v,-warn-spills -Xcompiler" in lenient) == with_cuda
 
 
 @pytest.fixture

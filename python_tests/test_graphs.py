@@ -2,6 +2,7 @@
 
 import contextlib
 import threading
+from unittest import mock
 
 import pytest
 import torch
@@ -233,9 +234,9 @@ def test_a_capture_that_fails_is_said(monkeypatch):
 
 
 class FakeStream:
-    """Of torch.cuda, as much as a capture touches."""
+    """Of torch.cuda, as much as a capture touches; the first capture fails."""
 
-    current = "the caller's"
+    current, generator = "the caller's", "free"
 
     def __init__(self, fail_in=None):
         self.fail_in = fail_in
@@ -245,21 +246,25 @@ class FakeStream:
         return self
 
     def __enter__(self):
-        FakeStream.current = "the capture's"
-        if self.fail_in == "begin":
-            raise RuntimeError("a capture is under way")
+        self.before, FakeStream.current, FakeStream.generator = FakeStream.current, "the capture's", "captured"
+        self.fails("begin")
 
     def __exit__(self, *_):
-        if self.fail_in == "end":
-            raise RuntimeError("the capture was invalidated")  # as torch does, before it puts the stream back
-        FakeStream.current = "the caller's"
+        self.fails("end")  # as torch does, before it puts the stream back
+        FakeStream.current, FakeStream.generator = self.before, "free"
+
+    def fails(self, where):
+        if self.fail_in == where:
+            self.fail_in = None
+            raise RuntimeError("the capture was invalidated")
 
 
 @pytest.mark.parametrize("fail_in", [None, "begin", "call", "end"])
-def test_a_capture_leaves_the_stream_as_it_was(monkeypatch, fail_in):
-    fake = FakeStream(fail_in)
+def test_a_capture_leaves_torch_as_it_was(monkeypatch, fail_in):
+    fake, graphs_made = FakeStream(fail_in), [mock.Mock() for _ in range(2)]
+    monkeypatch.setattr(captures, "_failed", [])
     monkeypatch.setattr(torch.cuda, "device", lambda _: contextlib.nullcontext())
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: "a graph")
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", iter(graphs_made).__next__)
     monkeypatch.setattr(torch.cuda, "Stream", lambda: "one of this device")
     monkeypatch.setattr(torch.cuda, "graph", fake.graph)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda: FakeStream.current)
@@ -269,12 +274,28 @@ def test_a_capture_leaves_the_stream_as_it_was(monkeypatch, fail_in):
     def call():
         inside.append((FakeStream.current, captures._one.locked()))
         if fail_in == "call":
+            fake.fail_in = "end"  # what is not permitted in a capture ends it
             raise RuntimeError("not permitted")
 
     with contextlib.nullcontext() if fail_in is None else pytest.raises(RuntimeError):
-        assert captures.captured(call, torch.device("cuda", 1)) == "a graph"
+        assert captures.captured(call, torch.device("cuda", 1)) is graphs_made[0]
+    assert captures._failed == ([] if fail_in is None else graphs_made[:1])
+    assert [graph.reset.called for graph in graphs_made] == [fail_in is not None, False]
     assert FakeStream.current == "the caller's" and not captures._one.locked()
+    assert FakeStream.generator == "free"
     assert inside == ([] if fail_in == "begin" else [("the capture's", True)])
+
+
+@pytest.mark.cuda
+def test_torch_draws_after_a_capture_that_failed():
+    device, x = torch.device("cuda", torch.cuda.current_device()), torch.ones(3, device="cuda")
+    stream = torch.cuda.current_stream()
+    with pytest.raises(RuntimeError):
+        captures.captured(lambda: x.sum().item(), device)  # waits
+    assert torch.cuda.current_stream() == stream and torch.randn(3, device="cuda").isfinite().all()
+    graph = captures.captured(lambda: x.add_(1), device)
+    graph.replay()
+    assert x.tolist() == [2, 2, 2]
 
 
 @pytest.mark.parametrize("device", HERE)

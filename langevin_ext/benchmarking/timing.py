@@ -16,6 +16,8 @@ from typing import NamedTuple
 
 import torch
 
+from .. import captures
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 FLUSH_BYTES = 256 << 20  # several times the last-level cache of any current GPU
 MOST_SETS = 64  # of inputs
@@ -100,7 +102,7 @@ def together(calls, device, graphs=True):
     """(one callable that makes all calls, "graph", "loop" or "call")."""
     if device.type == "cuda" and graphs:
         try:
-            return captured(calls), "graph"
+            return captured(calls, device), "graph"
         except RuntimeError:  # something waits for the device, or allocates in a way that no graph can hold
             torch.cuda.synchronize()
     return functools.partial(_each, calls), "loop" if device.type == "cuda" else "call"
@@ -111,7 +113,7 @@ def _each(calls):
         call()
 
 
-def captured(calls):
+def captured(calls, device):
     """The replay of a CUDA graph of all calls; their results live side by side, as those of separate calls would."""
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
@@ -121,11 +123,7 @@ def captured(calls):
                 call()
     torch.cuda.current_stream().wait_stream(side)
     torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        results = [call() for call in calls]
-    del results
-    return graph.replay
+    return captures.captured(lambda: [call() for call in calls], device).replay
 
 
 def cpu_seconds(fn) -> float:
