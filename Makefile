@@ -15,7 +15,7 @@ NATIVE := $(wildcard csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu)
 CXX_FILES := $(NATIVE) $(wildcard python_tests/emulation/*.h python_tests/*/*.cpp python_tests/*.cpp)
 
 OP_TESTS := $(patsubst %,python_tests/test_%.py,cld_step conv3x3 dsm_loss engine_parts instance_norm_plus langevin_step \
-	langevin_table_step noise perturb philox thread_counts upsample_bicubic2x)
+	langevin_table_step noise norm_fusions perturb philox thread_counts upsample_bicubic2x)
 
 .PHONY: demo test test-processes lint format soak sanitize bench gpu-report clean
 

@@ -24,7 +24,7 @@ BATCHES = (66, 99, 100, 128, 132)
 
 
 def norms(result, setting):
-    """Forward in all shapes, with the sum before it, and the gradients."""
+    """Forward in all shapes, with the sum before it and the mean over 5x5 pixels behind it, and the gradients."""
     device, half = setting.device, torch.float16
     batch, shapes = (2, {(8, 4, 4): 0.6, (8, 6, 6): 0.75}) if setting.quick else (100, SHAPES)
     wide = max(shapes, key=lambda shape: shape[0] * shape[1] * shape[2])
@@ -39,6 +39,7 @@ def norms(result, setting):
         text, gradients = "x".join(map(str, whole)), partial(cases.norm_backward, whole, device, channels_last=True)
         plan = [
             ("sum+norm+ELU fp16 NHWC", partial(cases.norm, whole, device, residual=True, **options), 0.80),
+            ("norm+5x5 mean fp16 NHWC", partial(cases.pooled_norm, whole, device, **options), None),
             ("norm+ELU float32 NHWC", partial(cases.norm, whole, device, channels_last=True), None),
             ("norm+ELU float32 NCHW", partial(cases.norm, whole, device), None),
             ("norm+ELU gradients fp16 NHWC", partial(gradients, dtype=half), 0.70),

@@ -71,6 +71,23 @@ def norms(device):
             yield inputs[0].grad
 
 
+def fused_norms(device):
+    """Instance norm++ with a bias before it, alone and after a sum, and with the mean over 5x5 pixels behind it."""
+    core, shapes = _native.core(torch.device(device)), (*FEATURES, (2, 6, 3, 4), (1, 8, 18, 70))
+    for shape, dtype, layout in itertools.product(shapes, HALVES, FORMATS):
+        x, other = (torch.randn(shape, device=device).to(dtype, memory_format=layout) for _ in range(2))
+        table = torch.randn(1, 3 * shape[1], device=device), None, norm_forms.room_for_stats(x)
+        scratch = table[0].new_empty(core.instance_norm_plus_scratch(x, False))
+        one = table[0][0, : shape[1]]
+        for residual, bias, pool in ((None, one, False), (other, one, False), (None, None, True), (other, one, True)):
+            images = x, residual, None if residual is None else x, torch.empty_like(x)
+            forms = [0] if pool else [0, *norm_forms.possible(core, x)]
+            for blocks in forms:
+                options = (False, 1e-5, not pool)
+                norm_forms.launch(core, blocks, images, table, scratch, options, bias=bias, pool=pool)
+                yield images[3]
+
+
 def one_pass_norms(device):
     """Instance norm++ in its one-pass form, where the GPU has it: clusters of 1 to 8 blocks, ends of chunks."""
     core = _native.core(torch.device(device))
@@ -92,7 +109,8 @@ def run(device):
 def main(device="cuda"):
     """Makes all calls, one after another."""
     calls = 0
-    for tensor in itertools.chain(steps(device), noisy(device), norms(device), one_pass_norms(device), run(device)):
+    groups = steps, noisy, norms, fused_norms, one_pass_norms, run
+    for tensor in itertools.chain.from_iterable(group(device) for group in groups):
         if device == "cuda":
             torch.cuda.synchronize()
         calls += tensor is not None

@@ -7,6 +7,9 @@
 //   and as printed ("paper"):
 //     y_c = gamma_c (x_c - mu_c) r_c + alpha_c (mu_c - m) q + beta_c
 //   so y_c = scale_c (x_c - mu_c) + bias_c. Row i of the weight is [gamma | alpha | beta] of level i.
+//   Of x_c + b_c the same, with mu_c + b_c for mu_c but in x_c - mu_c: b_c is seen by alpha's term alone.
+//
+// Pooled, with n of the 5x5 pixels around one within the image: y_c = scale_c / 25 sum (x_c - mu_c) + n / 25 bias_c.
 //
 // Backward, with g = dL/dy (times ELU's slope at y), xhat_c = (x_c - mu_c) r_c, muhat_c = (mu_c - m) q,
 // S1_c = sum g, S2_c = sum g xhat_c over the pixels:
@@ -61,8 +64,9 @@ struct NormPlan {
   int64_t levels;
   const A* weight;       // [L, 3 C], or [L, 2 C] without beta
   const int64_t* level;  // [N], or null: row 0 for every sample
-  A* stats;              // [N, 2 C + 2]: mu, r, m, q
+  A* stats;              // [N, 2 C + 2]: mu, r, m, q; mu without the bias, m and q with it
   A* partials;           // [N, chunks, 2, C]: mean and sum of squared deviations; backward: S1 and S2
+  const A* bias;         // [C], or null: x + bias is normalised, which changes nothing but the means' spread
 
   LV_HD int64_t columns() const { return (has_beta ? 3 : 2) * shape.channels; }
   LV_HD int64_t chunk_size(int64_t chunk) const {
@@ -86,13 +90,17 @@ struct NormPlan {
     return {at[0], at[shape.channels], has_beta ? at[2 * shape.channels] : A(0)};
   }
 
-  LV_HD NormCoefficients<A> coefficients(const Affine& w, A mu, A r, A m, A q) const {
-    const A shift = product(w.alpha, (mu - m) * q);
+  // Of what is normalised, from the mean of x.
+  LV_HD A biased_mean(int64_t channel, A mu) const { return bias == nullptr ? mu : mu + bias[channel]; }
+
+  LV_HD NormCoefficients<A> coefficients(const Affine& w, A mu, A biased, A r, A m, A q) const {
+    const A shift = product(w.alpha, (biased - m) * q);
     return {mu, w.gamma * r, (paper ? shift : product(w.gamma, shift)) + w.beta};
   }
   LV_HD NormCoefficients<A> saved_coefficients(int64_t sample, int64_t channel) const {
     const A *mu = sample_stats(sample), *r = mu + shape.channels, *m_and_q = r + shape.channels;
-    return coefficients(affine(sample, channel), mu[channel], r[channel], m_and_q[0], m_and_q[1]);
+    const A biased = biased_mean(channel, mu[channel]);
+    return coefficients(affine(sample, channel), mu[channel], biased, r[channel], m_and_q[0], m_and_q[1]);
   }
 };
 
@@ -130,8 +138,10 @@ struct InstanceNormPlus {
   NormPlan<Compute<T>> plan;
   const T* x;         // [N, C, P], channels-last [N, P, C]; residual, sum and y lie alike
   const T* residual;  // or null
-  T* sum;             // x + residual, rounded to T before it is normalised; null without residual
+  T* sum;             // x + residual + bias, rounded to T before it is normalised; null without residual
   T* y;
+  const Compute<T>* bias;  // [C] of the sum, or null; without a residual the plan has it
+  int64_t pooled_width;    // y is the mean over 5x5 pixels, zeros around the image, of images this wide; 0: it is not
 
   LV_HD const T* normalised() const { return residual != nullptr ? sum : x; }
 };

@@ -1,10 +1,14 @@
 """instance_norm_plus on the CUDA kernels, emulated on the CPU: what the cases of emulation.cases leave out."""
 
+import itertools
+
 import pytest
 import test_instance_norm_plus as cpu
 import torch
+from emulation.harness import same_bits
 
-from langevin_ext import _native, ops
+from langevin_ext import _native, ops, reference
+from langevin_ext.ops import norm_forms
 
 pytestmark = pytest.mark.skipif(_native._core is None, reason="the native core is not installed")
 FORMATS = cpu.FORMATS
@@ -77,3 +81,50 @@ def test_a_level_outside_the_table_makes_nan_on_a_gpu():
     y, grad_x, grad_weight = cpu.run(ops.instance_norm_plus, x, None, weight, level, grad_y, None)
     assert y[0].isfinite().all() and y[1:].isnan().all()
     assert grad_x[1:].isnan().all() and grad_weight.isfinite().all()
+
+
+def launched(x, residual, weight, level, *, blocks=0, bias=None, pool=False):
+    """(y, sum or None, statistics) of a launch with what an engine asks for."""
+    core, y, stats = _native.core_for(x), torch.empty_like(x), norm_forms.room_for_stats(x)
+    total, residual = None if residual is None else torch.empty_like(x), norm_forms.like(residual, x)
+    scratch, options = stats.new_empty(core.instance_norm_plus_scratch(x, False)), (False, 1e-5, not pool)
+    images, table = (x, residual, total, y), (weight, level, stats)
+    norm_forms.launch(core, blocks, images, table, scratch, options, bias=bias, pool=pool)
+    return y, total, stats
+
+
+def check_launched(x, residual, weight, level, bias, pool):
+    """Against float64, of the sum as it is stored; clusters, which do not pool, against two kernels."""
+    y, total, stats = launched(x, residual, weight, level, bias=bias, pool=pool)
+    if residual is not None:
+        assert torch.equal(total, (x.float() + residual.float() + bias[:, None, None]).to(x.dtype))
+    exact = x.double() + bias[:, None, None] if residual is None else total.double()
+    exact = reference.instance_norm_plus(exact, weight.double(), level, elu=not pool)
+    exact = torch.nn.functional.avg_pool2d(exact, 5, stride=1, padding=2) if pool else exact
+    bound, size = cpu.ROUNDING[x.dtype], max(exact.abs().max().item(), 1e-3)
+    torch.testing.assert_close(y.double(), exact, rtol=bound, atol=1e-5 * size)
+    for blocks in [] if pool else norm_forms.possible(_native.core_for(x), x):
+        one = launched(x, residual, weight, level, blocks=blocks, bias=bias)
+        for result, wanted in zip(one, (y, total, stats), strict=True):
+            assert result is wanted is None or same_bits(result, wanted)
+
+
+POOLED = [(2, 6, 3, 4), (1, 34, 33, 71), (2, 8, 18, 5)]  # smaller than the window; several strips; halves of pairs
+
+
+@pytest.mark.parametrize("layout", FORMATS, ids=str)
+@pytest.mark.parametrize("shape", POOLED, ids=str)
+def test_a_bias_and_the_mean_over_5x5_pixels(emulated, shape, layout):
+    x, residual, weight, level, *_ = cpu.inputs(shape, torch.float16, layout)
+    for other, pool in itertools.product((None, residual), (False, True)):
+        check_launched(x, other, weight, level, torch.linspace(-2, 3, shape[1]), pool)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("layout", FORMATS, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_a_bias_and_the_mean_over_5x5_pixels_on_a_gpu(layout, dtype):
+    for shape in [*cpu.SHAPES, *POOLED, (3, 256, 16, 16), (1, 128, 64, 64)]:
+        x, residual, weight, level, *_ = (t.cuda() for t in cpu.inputs(shape, dtype, layout))
+        for other, pool in itertools.product((None, residual), (False, True)):
+            check_launched(x, other, weight, level, torch.linspace(-2, 3, shape[1], device="cuda"), pool)

@@ -160,6 +160,14 @@ def test_choose_norm_keeps_the_fastest_form(emulated, monkeypatch):
     assert list(chosen.values()) == [1, 2]
     x, *_, residual = features(shape)
     assert norm_forms.blocks_for(emulated.core, x, residual, "auto") == 2
+    assert norm_forms.chosen(x, True) == 2 and norm_forms.chosen(x, True, pool=True) == 0
+
+
+def test_clusters_do_not_pool(emulated):
+    x, weight, level, _ = features((2, 8, 8, 8))
+    images, table = (x, None, None, torch.empty_like(x)), (weight, level, norm_forms.room_for_stats(x))
+    with pytest.raises(ValueError, match="instance_norm_plus: blocks must be 0 with pool, .* got 2"):
+        norm_forms.launch(emulated.core, 2, images, table, None, (False, 1e-5, False), pool=True)
 
 
 def test_choose_norm_where_there_is_nothing_to_choose(backend):

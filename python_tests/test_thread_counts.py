@@ -7,9 +7,10 @@ import pytest
 import torch
 from op_cases import arrange, randn, same_for_thread_counts, sigmas
 
-from langevin_ext import ops
+from langevin_ext import _native, ops
 from langevin_ext.engine import convolutions
 from langevin_ext.engine.arena import Arena
+from langevin_ext.ops import norm_forms
 
 SHAPE = (5, 16, 33, 41)  # pieces for five threads, no multiple of a vector, a tile or a strip
 AT = {"seed": 7, "step": 3, "first": 11}
@@ -38,6 +39,19 @@ def norm(layout):
         weight,
         image(layout, 2),
     )
+
+
+def fused_norms(layout):
+    """As an engine calls it: with a bias, with and without a residual, and pooled."""
+    x, weight, bias = image(layout), randn((3, 3 * SHAPE[1]), seed=1), randn((SHAPE[1],), seed=3)
+    core, stats, results = _native.core(x.device), norm_forms.room_for_stats(x), []
+    scratch = torch.empty(core.instance_norm_plus_scratch(x, False))
+    for other, pool in ((None, False), (image(layout, 2), False), (None, True), (image(layout, 2), True)):
+        y, total = torch.empty_like(x), None if other is None else torch.empty_like(x)
+        images, options, threads = (x, other, total, y), (False, 1e-5, not pool), torch.get_num_threads()
+        norm_forms.launch(core, 0, images, (weight, LEVEL, stats), scratch, options, threads, bias=bias, pool=pool)
+        results += [y, stats.clone()] if total is None else [y, stats.clone(), total]
+    return results
 
 
 def convolution(layout):
@@ -78,6 +92,12 @@ def test_no_op_is_left_out():
 def test_every_count_gives_the_same_bits(name, layout):
     for _ in range(3):
         same_for_thread_counts(lambda: CALLS[name](layout))
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_every_count_gives_the_same_bits_in_fused_norms(layout):
+    for _ in range(3):
+        same_for_thread_counts(lambda: fused_norms(layout))
 
 
 @pytest.mark.skipif(bool(convolutions.why_not_int16()), reason=convolutions.why_not_int16())

@@ -18,16 +18,18 @@ void dsm_loss(const TensorView& score, const TensorView& sigma, const OptionalTe
 void instance_norm_plus(const TensorView& x, const OptionalTensor& residual, const OptionalTensor& sum,
                         const OptionalTensor& y, const TensorView& weight, const OptionalTensor& level,
                         const TensorView& stats, const TensorView& scratch, bool paper, double eps, bool elu,
-                        int threads);
+                        const OptionalTensor& bias, bool pool, int threads);
 void instance_norm_plus_backward(const TensorView& x, const OptionalTensor& grad_y, const OptionalTensor& grad_sum,
                                  const OptionalTensor& grad_x, const OptionalTensor& grad_weight,
                                  const TensorView& weight, const OptionalTensor& level, const TensorView& stats,
                                  const TensorView& scratch, bool paper, double eps, bool elu, int threads);
 int64_t instance_norm_plus_scratch(const TensorView& x, bool backward);
 // The one-pass form: on a GPU with clusters, for an x that has a plan; `blocks` of a sample, 0 for the usual number.
+// It does not pool.
 void instance_norm_plus_cluster(const TensorView& x, const OptionalTensor& residual, const OptionalTensor& sum,
                                 const OptionalTensor& y, const TensorView& weight, const OptionalTensor& level,
-                                const TensorView& stats, bool paper, double eps, bool elu, int blocks);
+                                const TensorView& stats, bool paper, double eps, bool elu, const OptionalTensor& bias,
+                                int blocks);
 NormCluster instance_norm_plus_cluster_plan(const TensorView& x, int64_t limit, int blocks);
 int64_t instance_norm_plus_cluster_limit(const TensorView& x);  // 0 where it cannot run
 int instance_norm_plus_clusters_at_once(const TensorView& x, int blocks);

@@ -14,6 +14,7 @@ struct NormArguments {
   const TensorView* scratch;  // or null: the one-pass form needs none
   bool paper, elu;
   double eps;
+  const OptionalTensor* bias = nullptr;  // or null, as in backward
 };
 
 int64_t instance_norm_plus_scratch(const TensorView& x, bool backward) {
@@ -64,7 +65,8 @@ NormPlan<Compute<T>> norm_plan(const NormArguments& a, bool backward, const char
           a.weight.data<const A>(),
           a.level ? a.level->data<const int64_t>() : nullptr,
           a.stats.data<A>(),
-          a.scratch != nullptr ? a.scratch->data<A>() : nullptr};
+          a.scratch != nullptr ? a.scratch->data<A>() : nullptr,
+          nullptr};
 }
 
 // The data of an image that lies as x does; null for none.
@@ -76,19 +78,42 @@ T* image_like(const TensorView& x, const OptionalTensor& image, const char* op) 
   return image->data<T>();
 }
 
+struct NormImageArguments {
+  const OptionalTensor &residual, &sum, &y;
+  bool pool;
+};
+
+template <typename T>
+InstanceNormPlus<T> norm_forward(const NormArguments& a, const NormImageArguments& images, const char* op) {
+  using A = Compute<T>;
+  InstanceNormPlus<T> p{norm_plan<T>(a, false, op),
+                        a.x.data<const T>(),
+                        image_like<const T>(a.x, images.residual, op),
+                        image_like<T>(a.x, images.sum, op),
+                        image_like<T>(a.x, images.y, op),
+                        nullptr,
+                        images.pool ? a.x.size(3) : 0};
+  require(!images.pool || (!a.elu && p.y != p.normalised()), op, "a pooled y has no elu and a place of its own");
+  if (a.bias == nullptr || !*a.bias) return p;
+  const TensorView& bias = **a.bias;
+  require(bias.dtype() == a.weight.dtype() && bias.same_device(a.x), op, "bias must have weight's dtype");
+  require(bias.dim() == 1 && bias.numel() == p.plan.shape.channels && bias.layout() == Layout::kContiguous, op,
+          "bias must be contiguous, with one value for each channel");
+  (p.residual != nullptr ? p.bias : p.plan.bias) = bias.data<const A>();
+  return p;
+}
+
 void instance_norm_plus(const TensorView& x, const OptionalTensor& residual, const OptionalTensor& sum,
                         const OptionalTensor& y, const TensorView& weight, const OptionalTensor& level,
                         const TensorView& stats, const TensorView& scratch, bool paper, double eps, bool elu,
-                        int threads) {
+                        const OptionalTensor& bias, bool pool, int threads) {
   const char* op = "instance_norm_plus";
-  const NormArguments arguments{x, weight, level, stats, &scratch, paper, elu, eps};
+  const NormArguments arguments{x, weight, level, stats, &scratch, paper, elu, eps, &bias};
   require(y && residual.has_value() == sum.has_value(), op, "y is missing, or sum and residual do not go together");
   if (x.numel() == 0) return;
   on_float_type(x.dtype(), op, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    const InstanceNormPlus<T> p{norm_plan<T>(arguments, false, op), x.data<const T>(),
-                                image_like<const T>(x, residual, op), image_like<T>(x, sum, op),
-                                image_like<T>(x, y, op)};
+    const InstanceNormPlus<T> p = norm_forward<T>(arguments, {residual, sum, y, pool}, op);
     on_device_of(
         x, op, [&] { instance_norm_plus_cpu(p, threads); },
         [&](void* stream) {
@@ -142,18 +167,17 @@ void run_norm_cluster(const InstanceNormPlus<T>&, const NormCluster&, void*) {}
 
 void instance_norm_plus_cluster(const TensorView& x, const OptionalTensor& residual, const OptionalTensor& sum,
                                 const OptionalTensor& y, const TensorView& weight, const OptionalTensor& level,
-                                const TensorView& stats, bool paper, double eps, bool elu, int blocks) {
+                                const TensorView& stats, bool paper, double eps, bool elu, const OptionalTensor& bias,
+                                int blocks) {
   const char* op = "instance_norm_plus";
-  const NormArguments arguments{x, weight, level, stats, nullptr, paper, elu, eps};
+  const NormArguments arguments{x, weight, level, stats, nullptr, paper, elu, eps, &bias};
   require(y && residual.has_value() == sum.has_value(), op, "y is missing, or sum and residual do not go together");
   if (x.numel() == 0) return;
   const NormCluster plan = instance_norm_plus_cluster_plan(x, instance_norm_plus_cluster_limit(x), blocks);
   require(plan.blocks != 0, op, plan.why_not);
   on_float_type(x.dtype(), op, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    const InstanceNormPlus<T> p{norm_plan<T>(arguments, false, op), x.data<const T>(),
-                                image_like<const T>(x, residual, op), image_like<T>(x, sum, op),
-                                image_like<T>(x, y, op)};
+    const InstanceNormPlus<T> p = norm_forward<T>(arguments, {residual, sum, y, false}, op);
     for (const void* image : {static_cast<const void*>(p.x), static_cast<const void*>(p.residual),
                               static_cast<const void*>(p.sum), static_cast<const void*>(p.y)})
       require(reinterpret_cast<uintptr_t>(image) % kNormVectorBytes == 0, op,

@@ -1,6 +1,7 @@
 #include "../instance_norm_plus.h"
 
 #include "norm_blocks.h"
+#include "norm_pool.h"
 
 namespace lv {
 namespace {
@@ -100,6 +101,12 @@ LV_CLONES void row_moments(const Rows<const A>& rows, int64_t ahead, A* centre, 
   correct(count, *centre, fold(first), *second);
 }
 
+template <typename A>
+void add_bias(const A* bias, bool channels_last, const Rows<A>& sum) {
+  for (int64_t row = 0; row < sum.count; ++row)
+    for (int64_t j = 0; j < sum.width; ++j) sum.data[row * sum.stride + j] += bias[channels_last ? j : 0];
+}
+
 // What is normalised; with a residual it is written to p.sum first, and read back as rounded there.
 template <typename T>
 Rows<const Compute<T>> input_rows(const InstanceNormPlus<T>& p, int64_t sample, const Strip& s, const Block& b,
@@ -108,7 +115,9 @@ Rows<const Compute<T>> input_rows(const InstanceNormPlus<T>& p, int64_t sample, 
   if (p.residual == nullptr) return readable(x, buffer);
   Buffer<T> other, total;
   const Rows<T> sum = rows_at(p.sum, sample, s, b);
-  add_rows(readable(x, buffer), readable(rows_at(p.residual, sample, s, b), other.data), writable(sum, total.data));
+  const Rows<Compute<T>> exact = writable(sum, total.data);
+  add_rows(readable(x, buffer), readable(rows_at(p.residual, sample, s, b), other.data), exact);
+  if (p.bias != nullptr) add_bias(p.bias + s.channel + b.lane, s.channels_last, exact);
   written(sum, total.data);
   return readable(rows_at(static_cast<const T*>(p.sum), sample, s, b), buffer);
 }
@@ -149,10 +158,11 @@ void sample_stats(const NormPlan<A>& p, int64_t sample) {
       r[channel + k] = static_cast<A>(1.0 / std::sqrt(moments.squares[k] / p.shape.pixels + p.eps));
     }
   }
+  const auto mean = [&](int64_t c) { return static_cast<double>(p.biased_mean(c, mu[c])); };
   double m = 0, v = 0;
-  for (int64_t c = 0; c < channels; ++c) m += static_cast<double>(mu[c]) - mu[0];
-  m = mu[0] + m / channels;
-  for (int64_t c = 0; c < channels; ++c) v += (mu[c] - m) * (mu[c] - m);
+  for (int64_t c = 0; c < channels; ++c) m += mean(c) - mean(0);
+  m = mean(0) + m / channels;
+  for (int64_t c = 0; c < channels; ++c) v += (mean(c) - m) * (mean(c) - m);
   if (channels > 1) v /= channels - 1;
   m_and_q[0] = static_cast<A>(m);
   m_and_q[1] = static_cast<A>(1.0 / std::sqrt(v + p.eps));
@@ -237,12 +247,14 @@ void instance_norm_plus_cpu(const InstanceNormPlus<T>& p, int threads) {
   // Contiguous: both passes in the order of memory.
   Strips strips = norm_strips(p.plan.shape, p.plan.channels_last, p.plan.chunks);
   if (strips.chunks > 1) strips.planes = 1;
-  const bool whole = !p.plan.channels_last && p.plan.shape.samples >= threads;
+  const bool pools = p.pooled_width > 0, whole = !p.plan.channels_last && p.plan.shape.samples >= threads;
+  const Strips applied = pools   ? pool_strips(p.plan, p.pooled_width)
+                         : whole ? Strips{p.plan.shape, false, p.plan.shape.pixels, 1}
+                                 : strips;
   collect_and_apply(
-      strips, whole ? Strips{p.plan.shape, false, p.plan.shape.pixels, 1} : strips, threads,
-      [&](int64_t sample, const Strip& s) { strip_moments(p, sample, s); },
+      strips, applied, threads, [&](int64_t sample, const Strip& s) { strip_moments(p, sample, s); },
       [&](int64_t sample) { sample_stats(p.plan, sample); },
-      [&](int64_t sample, const Strip& s) { strip_apply(p, sample, s); });
+      [&](int64_t sample, const Strip& s) { pools ? strip_pool(p, sample, s) : strip_apply(p, sample, s); });
 }
 
 template void instance_norm_plus_cpu(const InstanceNormPlus<float>&, int);

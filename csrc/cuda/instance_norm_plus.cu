@@ -1,4 +1,4 @@
-#include "norm_moments.h"
+#include "norm_pool.h"
 
 namespace lv {
 namespace {
@@ -17,7 +17,10 @@ __device__ void sum_inputs(const NormImages& images, const Access& access, const
   }
   for_vectors<2>(access, {images.x, images.residual}, from, tile, [&](int64_t at, auto& v) {
 #pragma unroll
-    for (int lane = 0; lane < kLanes; ++lane) sum[0][lane] += v[0][lane] = access.rounded(v[0][lane] + v[1][lane]);
+    for (int lane = 0; lane < kLanes; ++lane) {
+      const float bias = sum_bias(images, tile.channel + tile.slot_of(lane));
+      sum[0][lane] += v[0][lane] = access.rounded(v[0][lane] + v[1][lane] + bias);
+    }
     access.write(images.sum, at, v[0]);
   });
 }
@@ -68,9 +71,9 @@ __global__ void __launch_bounds__(kThreads, 4)
 }
 
 // The coefficients of the block's slots; the statistics are saved by the blocks of the first chunk.
-template <int kLanes>
-__device__ void make_coefficients(const NormPlan<float>& p, const NormTile<kLanes>& tile, int64_t sample, float m,
-                                  float q, const SlotCoefficients& slots) {
+template <typename Tile>
+__device__ void make_coefficients(const NormPlan<float>& p, const Tile& tile, int64_t sample, float m, float q,
+                                  const SlotCoefficients& slots) {
   const int64_t channels = p.shape.channels;
   float* stats = p.sample_stats(sample);
 #pragma unroll 1
@@ -79,10 +82,26 @@ __device__ void make_coefficients(const NormPlan<float>& p, const NormTile<kLane
     float mean, squares;
     merged_moments(p, c, [&](int chunk) { return p.partial(sample, chunk); }, mean, squares);
     const float r = root_of_variance(p, squares);
-    slots.set(slot, p.coefficients(p.affine(sample, c), mean, r, m, q));
+    slots.set(slot, p.coefficients(p.affine(sample, c), mean, p.biased_mean(c, mean), r, m, q));
     if (tile.chunk == 0) stats[c] = mean, stats[channels + c] = r;
   }
   if (blockIdx.x == 0 && threadIdx.x == 0) stats[2 * channels] = m, stats[2 * channels + 1] = q;
+}
+
+// The coefficients of the block's slots in shared memory, for all its threads.
+template <typename Tile>
+__device__ void prepare_sample(const NormPlan<float>& p, const Tile& tile, int64_t sample, float* sums,
+                               const SlotCoefficients& slots) {
+  float m, q;
+  const auto mean_of = [&](int64_t channel) {
+    float mean, squares;
+    merged_moments(p, channel, [&](int chunk) { return p.partial(sample, chunk); }, mean, squares);
+    return p.biased_mean(channel, mean);
+  };
+  spread_of_means(p, static_cast<int>(threadIdx.x), sums, mean_of, m,
+                  q);  // and its barriers keep the slots until all threads have read them
+  make_coefficients(p, tile, sample, m, q, slots);
+  __syncthreads();
 }
 
 // The last samples that the first kernel read are the first here: they may still be in the cache.
@@ -92,20 +111,10 @@ __global__ void __launch_bounds__(kThreads, 4)
   constexpr int kLanes = Access::kLanes;
   LV_SHARED(float, shared);
   const SlotCoefficients slots(shared, g);
-  float* sums = shared + 3 * g.slots;
   const NormTile<kLanes> tile(p, g);
   for (int64_t back = blockIdx.y; back < p.shape.samples; back += gridDim.y) {
     const int64_t sample = p.shape.samples - 1 - back;
-    float m, q;
-    const auto mean_of = [&](int64_t channel) {
-      float mean, squares;
-      merged_moments(p, channel, [&](int chunk) { return p.partial(sample, chunk); }, mean, squares);
-      return mean;
-    };
-    spread_of_means(p, static_cast<int>(threadIdx.x), sums, mean_of, m,
-                    q);  // and its barriers keep the slots until all threads have read them
-    make_coefficients(p, tile, sample, m, q, slots);
-    __syncthreads();
+    prepare_sample(p, tile, sample, shared + 3 * g.slots, slots);
     NormCoefficients<float> k[kLanes];
     slots.of_lanes(tile, k);
     const int64_t from = sample * p.shape.elements() + tile.offset;
@@ -120,23 +129,103 @@ __global__ void __launch_bounds__(kThreads, 4)
   }
 }
 
+// A block takes a strip of rows, in it g.rows pairs of columns side by side, and the channels of a tile.
+struct PoolGrid {
+  PoolImage image;
+  int rows, strips, sides;
+};
+
+PoolGrid pool_grid(const NormPlan<float>& p, const NormGrid& g, int64_t width) {
+  constexpr int kRows = 16;  // each strip reads 4 rows of its neighbours
+  const PoolImage image{static_cast<int>(width), static_cast<int>(p.shape.pixels / width)};
+  const int strips = (image.height + kRows - 1) / kRows, across = kPoolColumns * g.rows;
+  const int pairs = (image.height + strips * kPoolRows - 1) / (strips * kPoolRows);
+  return {image, pairs * kPoolRows, strips, (image.width + across - 1) / across};
+}
+
+// What this thread of this block works on: two columns of a strip.
+template <int kLanes>
+struct PoolTile {
+  int chunk, channel, channels;  // the block among those of its channels, its first channel and how many it has
+  int x, top, bottom;            // no rows: nothing
+  int slot, lane_slots;          // as NormTile's
+
+  __device__ PoolTile(const NormPlan<float>& p, const NormGrid& g, const PoolGrid& pool) {
+    chunk = static_cast<int>(blockIdx.x / g.channel_tiles);
+    channel = static_cast<int>(blockIdx.x % g.channel_tiles) * g.slots;
+    channels = p.shape.channels - channel < g.slots ? static_cast<int>(p.shape.channels - channel) : g.slots;
+    const int row = static_cast<int>(threadIdx.x) / g.columns;
+    lane_slots = p.channels_last ? 1 : 0;
+    slot = static_cast<int>(threadIdx.x) % g.columns * (p.channels_last ? kLanes : 1);
+    x = kPoolColumns * (chunk % pool.sides * g.rows + row);
+    top = chunk / pool.sides * pool.rows;
+    bottom = row < g.rows && slot < channels && x < pool.image.width ? min(top + pool.rows, pool.image.height) : top;
+  }
+  __device__ int slot_of(int lane) const { return slot + lane * lane_slots; }
+};
+
+// As normalise_kernel, with the mean over 5x5 pixels behind it.
 template <typename Access>
-void launch(const NormPlan<float>& p, const NormImages& images, Access access, void* stream) {
+__global__ void __launch_bounds__(kThreads, 3)
+    normalise_pool_kernel(NormPlan<float> p, NormImages images, Access access, NormGrid g, PoolGrid pool) {
+  constexpr int kLanes = Access::kLanes;
+  LV_SHARED(float, shared);
+  const SlotCoefficients slots(shared, g);
+  const PoolTile<kLanes> tile(p, g, pool);
+  for (int64_t back = blockIdx.y; back < p.shape.samples; back += gridDim.y) {
+    const int64_t sample = p.shape.samples - 1 - back;
+    prepare_sample(p, tile, sample, shared + 3 * g.slots, slots);
+    if (tile.top >= tile.bottom) continue;
+    NormCoefficients<float> k[kLanes];
+    slots.of_lanes(tile, k);
+    const void* image = images.residual != nullptr ? images.sum : images.x;
+    const int stride = p.channels_last ? static_cast<int>(p.shape.channels) : 1;
+    const int64_t row = static_cast<int64_t>(stride) * pool.image.width;
+    const int64_t from = sample * p.shape.elements() +
+                         (tile.channel + tile.slot) * (p.channels_last ? 1 : p.shape.pixels) +
+                         (tile.top - kPoolReach) * row + tile.x * stride;
+    const typename Access::Pixels pixels(access, image, images.y, from, stride, row);
+    if (tile.x >= kPoolReach && tile.x + kPoolColumns + kPoolReach <= pool.image.width)
+      pool_columns<true>(access, pool.image, tile.x, tile.top, tile.bottom, k, pixels);
+    else
+      pool_columns<false>(access, pool.image, tile.x, tile.top, tile.bottom, k, pixels);
+  }
+}
+
+template <typename Access>
+void launch(const NormPlan<float>& p, const NormImages& images, Access access, bool normalises, void* stream) {
   const NormGrid g = norm_grid(p, Access::kLanes);
   const dim3 blocks = norm_blocks(p, g);
   LV_LAUNCH(moments_kernel<Access>, blocks, kThreads, norm_shared_bytes(g, 1), stream, p, images, access, g);
-  LV_LAUNCH(normalise_kernel<Access>, blocks, kThreads, norm_shared_bytes(g, 3), stream, p, images, access, g);
+  if (normalises)
+    LV_LAUNCH(normalise_kernel<Access>, blocks, kThreads, norm_shared_bytes(g, 3), stream, p, images, access, g);
+}
+
+// Instead of normalise_kernel.
+template <typename Access>
+void launch_pool(const NormPlan<float>& p, const NormImages& images, Access access, int64_t width, void* stream) {
+  const NormGrid g = norm_grid(p, Access::kLanes);
+  const PoolGrid pool = pool_grid(p, g, width);
+  const dim3 blocks(static_cast<unsigned>(pool.strips * pool.sides) * g.channel_tiles, norm_blocks(p, g).y);
+  LV_LAUNCH(normalise_pool_kernel<Access>, blocks, kThreads, norm_shared_bytes(g, 3), stream, p, images, access, g,
+            pool);
 }
 
 }  // namespace
 
 template <typename T>
 void instance_norm_plus_cuda(const InstanceNormPlus<T>& p, void* stream) {
-  const NormImages images{p.x, p.residual, p.sum, p.y};
+  const NormImages images{p.x, p.residual, p.sum, p.y, p.bias};
+  const bool pools = p.pooled_width > 0;
   if (VectorAccess<T>::fits(p.plan, {p.x, p.residual, p.sum, p.y}))
-    launch(p.plan, images, VectorAccess<T>(), stream);
+    launch(p.plan, images, VectorAccess<T>(), !pools, stream);
   else
-    launch(p.plan, images, ScalarAccess::of<T>(), stream);
+    launch(p.plan, images, ScalarAccess::of<T>(), !pools, stream);
+  if (!pools) return;
+  if (p.plan.channels_last && PoolAccess<T>::fits(p.plan, {p.normalised(), p.y}))
+    launch_pool(p.plan, images, PoolAccess<T>(), p.pooled_width, stream);
+  else
+    launch_pool(p.plan, images, PoolSingleAccess{ScalarAccess::of<T>()}, p.pooled_width, stream);
 }
 
 template void instance_norm_plus_cuda(const InstanceNormPlus<float>&, void*);

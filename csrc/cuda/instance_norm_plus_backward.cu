@@ -132,7 +132,7 @@ __global__ void __launch_bounds__(kThreads, 4)
       const auto w = p.affine(sample, c);
       float s1, s2;
       merged_sums(p, sample, c, s1, s2);
-      const auto k = p.coefficients(w, stats[c], stats[channels + c], spread.m, spread.q);
+      const auto k = p.coefficients(w, stats[c], stats[c], stats[channels + c], spread.m, spread.q);
       const auto d = norm_gradient(p, w, stats[channels + c], spread.muhat(stats[c]), spread.q, s1, s2, spread.sum_t,
                                    spread.sum_t_muhat);
       // slope_g is k.scale, or 0 with one pixel, where x - mean is 0 too.

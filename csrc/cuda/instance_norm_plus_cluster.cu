@@ -139,12 +139,16 @@ __global__ void __launch_bounds__(kMaxGroups* kThreads, 2)
           add(values);
         });
       } else {  // the sum takes the place of x, rounded as where it is written
+        float bias[kLanes];
+#pragma unroll
+        for (int lane = 0; lane < kLanes; ++lane) bias[lane] = sum_bias(images, tile.slot + lane);
         const auto of_residual = [&](int place) { return access.read(images.residual, from + place); };
         tile.template for_places<2>(p, g, cluster, chunk, of_residual, [&](int place, const auto& other) {
           const auto v = access.read(slab, place);
           float values[kLanes];
 #pragma unroll
-          for (int lane = 0; lane < kLanes; ++lane) values[lane] = access.value(v, lane) + access.value(other, lane);
+          for (int lane = 0; lane < kLanes; ++lane)
+            values[lane] = access.value(v, lane) + access.value(other, lane) + bias[lane];
           const Stored total = access.stored(values);
           *reinterpret_cast<Stored*>(slab + place) = total;
           total.write(static_cast<T*>(images.sum) + from + place);
@@ -172,12 +176,12 @@ __global__ void __launch_bounds__(kMaxGroups* kThreads, 2)
     cluster_arrive();  // this thread has read what it needs of the others
     __syncthreads();
     float m, q;
-    spread_of_means(p, tile.thread, sums, [&](int64_t c) { return slots.means[c]; }, m, q);
+    spread_of_means(p, tile.thread, sums, [&](int64_t c) { return p.biased_mean(c, slots.means[c]); }, m, q);
     float* stats = p.sample_stats(sample);
 #pragma unroll 1
     for (int c = static_cast<int>(threadIdx.x); c < g.slots; c += static_cast<int>(blockDim.x)) {
       const float mean = slots.means[c], r = root_of_variance(p, slots.scales[c]);
-      slots.set(c, p.coefficients(p.affine(sample, c), mean, r, m, q));
+      slots.set(c, p.coefficients(p.affine(sample, c), mean, p.biased_mean(c, mean), r, m, q));
       if (blockIdx.x == 0) stats[c] = mean, stats[g.slots + c] = r;
     }
     if (blockIdx.x == 0 && threadIdx.x == 0) stats[2 * g.slots] = m, stats[2 * g.slots + 1] = q;
@@ -280,7 +284,7 @@ void instance_norm_plus_cluster_cuda(const InstanceNormPlus<T>& p, const NormClu
   const NormGrid g = norm_grid(p.plan, VectorAccess<T>::kLanes);
   const dim3 blocks(static_cast<unsigned>(cluster.blocks),
                     static_cast<unsigned>(std::min(p.plan.shape.samples, kMaxGridY)));
-  const NormImages images{p.x, p.residual, p.sum, p.y};
+  const NormImages images{p.x, p.residual, p.sum, p.y, p.bias};
   LV_LAUNCH_CLUSTER(one_pass_kernel<T>, cluster.blocks, blocks, cluster.groups * kThreads, cluster.shared_bytes, stream,
                     p.plan, images, g, cluster);
 }

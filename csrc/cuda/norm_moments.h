@@ -9,7 +9,13 @@ namespace lv {
 struct NormImages {
   const void *x, *residual;
   void *sum, *y;
+  const float* bias;  // of the sum, or null
 };
+
+// What is added to the sum in a channel; without a bias -0, which changes no bit.
+__device__ inline float sum_bias(const NormImages& images, int channel) {
+  return images.bias != nullptr ? images.bias[channel] : -0.0f;
+}
 
 // Mean and squared deviations of a chunk from the sums of d and d^2, d = x - centre. The first is what rounding left in
 // the centre; rounding may also push the squares below 0. NaN stays.

@@ -233,8 +233,8 @@ struct SlotCoefficients {
   __device__ void set(int slot, const NormCoefficients<float>& k) const {
     means[slot] = k.mean, scales[slot] = k.scale, biases[slot] = k.bias;
   }
-  template <int kLanes>
-  __device__ void of_lanes(const NormTile<kLanes>& tile, NormCoefficients<float> (&k)[kLanes]) const {
+  template <typename Tile, int kLanes>
+  __device__ void of_lanes(const Tile& tile, NormCoefficients<float> (&k)[kLanes]) const {
 #pragma unroll
     for (int lane = 0; lane < kLanes; ++lane) {
       const int slot = tile.slot_of(lane);

@@ -11,7 +11,8 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
-from .. import noise, ops, reference
+from .. import _native, noise, ops, reference
+from ..ops import norm_forms
 
 DRAW = {"seed": 1, "step": 2}
 SSCS = (0.9, -0.3, 0.2, 0.4), (-0.1, 0.7), (0.3, -0.2, 0.5)  # a merged step of that size
@@ -71,12 +72,13 @@ def torch_upsample(x, sigma):
     return y + sigma * torch.randn_like(y) if sigma else y
 
 
-def torch_norm(x, gamma, alpha, beta):
+def torch_norm(x, gamma, alpha, beta, elu=True):
     """The released network's CondInstanceNorm++ and ELU, op for op."""
     mean = x.mean(dim=(2, 3))
     shift = (mean - mean.mean(dim=1, keepdim=True)) / torch.sqrt(mean.var(dim=1, keepdim=True) + 1e-5)
     h = F.instance_norm(x, eps=1e-5) + (alpha * shift)[..., None, None]
-    return F.elu(gamma[..., None, None] * h + beta[..., None, None])
+    y = gamma[..., None, None] * h + beta[..., None, None]
+    return F.elu(y) if elu else y
 
 
 def rewritten_norm(x, gamma, alpha, beta, elu=True):
@@ -179,6 +181,39 @@ def summed_norm(form, x, residual, gamma, alpha, beta, dtype=None):
     total = x if residual is None else x + residual
     y = form(*(tensor.to(dtype or x.dtype) for tensor in (total, gamma, alpha, beta)))
     return y if residual is None else (y, total)
+
+
+def pooled_norm(shape, device, seed=0, dtype=torch.float32, channels_last=False) -> Case:
+    """CondInstanceNorm++ and the mean over 5x5 pixels behind it; also the fused norm with torch's mean behind it."""
+    x, weight, level = _features(shape, device, seed, dtype, channels_last)
+    parts, table = weight[level].split(shape[1], dim=1), weight.float()
+
+    def fused():
+        core, y, stats = _native.core_for(x), torch.empty_like(x), norm_forms.room_for_stats(x)
+        scratch = stats.new_empty(core.instance_norm_plus_scratch(x, False))
+        images, options = (x, None, None, y), (False, 1e-5, False)
+        norm_forms.launch(core, 0, images, (table, level, stats), scratch, options, torch.get_num_threads(), pool=True)
+        return y
+
+    def exact():
+        return pooled(torch_norm, *(tensor.float() for tensor in (x, *parts)))
+
+    calls = {
+        "torch": lambda: pooled(torch_norm, x, *parts),
+        "fused norm, torch's mean": lambda: _mean_5x5(ops.instance_norm_plus(x, table, level)),
+        "fused": fused,
+    }
+    plain = (partial(pooled, rewritten_norm), (x, *parts))
+    return Case(2 * x.numel() * x.element_size(), calls, [exact, fused], TOLERANCE[dtype], plain)
+
+
+def pooled(form, x, gamma, alpha, beta):
+    """A form of the norm, and the mean over 5x5 pixels of it."""
+    return _mean_5x5(form(x, gamma, alpha, beta, elu=False))
+
+
+def _mean_5x5(y):
+    return F.avg_pool2d(y, 5, stride=1, padding=2)
 
 
 def norm_backward(shape, device, seed=0, dtype=torch.float32, channels_last=False) -> Case:

@@ -5,6 +5,8 @@
                 capability 9.0 and newer, channels-last features that fit
 
 Both add in one order and give the same bits. A form is a number here: the blocks of a cluster, 0 for two kernels.
+Norms that pool are always two kernels: a block of a cluster would sum the rows of its slab and 4 of its neighbours',
+for those of its slab alone, and that costs more than the pass that it saves, counted in instructions.
 """
 
 import statistics
@@ -38,7 +40,7 @@ def room_for_stats(x):
     return x.new_empty((x.shape[0], 2 * x.shape[1] + 2), dtype=dtype)
 
 
-def launch(core, blocks, images, table, scratch, options, threads=1):
+def launch(core, blocks, images, table, scratch, options, threads=1, *, bias=None, pool=False):
     """The native core's kernels in the form that `blocks` names.
 
     Args:
@@ -46,11 +48,19 @@ def launch(core, blocks, images, table, scratch, options, threads=1):
         table: weight, level, statistics.
         scratch: for two kernels.
         options: paper, eps, elu.
+        bias: (C,) in weight's dtype or None: x + bias is normalised, or x + residual + bias, which the sum is then.
+        pool: y is the mean over 5x5 pixels of what was normalised, with zeros around the image; without elu, and in
+            two kernels.
+
+    Raises:
+        ValueError: pool, in a cluster.
     """
+    if blocks and pool:
+        raise ValueError(f"{NAME}: blocks must be 0 with pool, which takes two kernels, got {blocks}")
     if blocks:
-        core.instance_norm_plus_cluster(*images, *table, *options, blocks)
+        core.instance_norm_plus_cluster(*images, *table, *options, bias, blocks)
     else:
-        core.instance_norm_plus(*images, *table, scratch, *options, threads)
+        core.instance_norm_plus(*images, *table, scratch, *options, bias, pool, threads)
 
 
 def forward(core, x, residual, weight, level, paper, eps, elu, blocks):
@@ -85,9 +95,9 @@ def _limit(core, x):
     return limit
 
 
-def chosen(x, with_residual):
+def chosen(x, with_residual, pool=False):
     """The form that serves such features."""
-    return _chosen.get(_key(x, with_residual), 0) if _chosen else 0
+    return _chosen.get(_key(x, with_residual), 0) if _chosen and not pool else 0
 
 
 def name_of(blocks):

@@ -75,6 +75,30 @@ ALL = {
         *product(shape=[(3, 8, 10, 10)], layout=LAYOUTS[:2], beta=[False], scale=[1.0, 30.0]),
         # Several chunks of pixels to a channel.
         *product(shape=[(2, 3, 45, 45), (1, 33, 30, 30)], dtype=[F32, BF16], layout=LAYOUTS[:2]),
+        *product(
+            shape=[(3, 8, 8, 8), (2, 3, 5, 7), (2, 1, 3, 3)],
+            layout=LAYOUTS,
+            form=["official", "paper"],
+            residual=[None, "channels_last"],
+            bias=[True],
+        ),
+        *product(
+            shape=[(1, 33, 30, 30)], dtype=[F32, BF16, F16], layout=LAYOUTS, residual=[None, "contiguous"], bias=[True]
+        ),
+        {"shape": (3, 8, 10, 10), "bias": True, "elu": True, "levels": None},
+        *product(shape=[*SHAPES, ONE_BEYOND], layout=LAYOUTS, pool=[True]),
+        *product(
+            shape=[(3, 8, 8, 8), (2, 6, 3, 4), (1, 12, 15, 20), (2, 5, 5, 5)],
+            layout=LAYOUTS,
+            dtype=[F32, BF16, F16],
+            residual=[None, "contiguous"],
+            pool=[True],
+            bias=[True],
+        ),
+        # Images of several strips and of several blocks across, in several chunks; more channels than a block has.
+        *product(shape=[(2, 6, 45, 37), (1, 34, 33, 70)], layout=LAYOUTS[:2], dtype=[F32, F16], pool=[True]),
+        *product(shape=[(1, 260, 4, 5), (1, 520, 2, 3)], layout=LAYOUTS[:2], dtype=[F32, BF16], pool=[True]),
+        *product(shape=[(3, 8, 8, 8)], layout=LAYOUTS[:2], form=["paper"], beta=[False], levels=[None], pool=[True]),
     ],
     # The norms of the network at 32 and 64 pixels; then ends of chunks, blocks without work, threads without columns.
     "instance_norm_plus_cluster": [
@@ -100,6 +124,16 @@ ALL = {
         *product(shape=[(1, 512, 12, 12)], layout=["channels_last"], dtype=[BF16], blocks=[1, 2], elu=[True]),
         *product(shape=[(2, 48, 19, 20), (1, 96, 21, 17)], layout=["channels_last"], dtype=[F16, F32], blocks=[1, 2]),
         *product(shape=[(2, 48, 20, 20)], layout=["channels_last"], beta=[False], levels=[None, 2], scale=[1.0, 30.0]),
+        *product(
+            shape=[(3, 8, 10, 10), (2, 48, 19, 20), (1, 128, 32, 32)],
+            layout=["channels_last"],
+            dtype=[F32, BF16, F16],
+            residual=[None, "contiguous"],
+            bias=[True],
+        ),
+        *product(
+            shape=[(3, 256, 16, 16)], layout=["channels_last"], dtype=[F16], bias=[True], elu=[True], blocks=[1, 2, 4]
+        ),
     ],
     "upsample_bicubic2x": [
         *product(shape=[*SHAPES, (3, 1, 16, 16), (3, 2, 7, 1), (3, 1, 17, 16)], layout=LAYOUTS, sigma=[0.0, 0.3]),
@@ -156,12 +190,21 @@ FEW = {
         {"shape": (1, 3, 45, 45)},
         {"shape": (1, 33, 30, 30), "layout": "channels_last"},
         {"shape": (3, 8, 8, 8), "layout": "unaligned"},
+        {"shape": (3, 4, 9, 7), "bias": True, "pool": True},
+        {"shape": (3, 8, 10, 10), "layout": "channels_last", "residual": "contiguous", "bias": True},
+        {"shape": (3, 8, 18, 21), "layout": "channels_last", "pool": True},
+        {"shape": (2, 8, 34, 6), "layout": "channels_last", "pool": True, "dtype": F16, "residual": "contiguous"},
+        {"shape": (1, 260, 3, 12), "layout": "channels_last", "pool": True, "dtype": BF16},
+        {"shape": (1, 5, 6, 9), "layout": "channels_last", "pool": True, "dtype": F16},
+        {"shape": (1, 4, 3, 4), "pool": True, "dtype": F16},
     ],
     "instance_norm_plus_cluster": [
         {"shape": (3, 8, 10, 10), "layout": "channels_last", "elu": True},
         {"shape": (1, 512, 12, 12), "layout": "channels_last", "dtype": BF16, "blocks": 1},
         {"shape": (2, 512, 12, 12), "layout": "channels_last", "dtype": F16, "blocks": 2, "residual": "contiguous"},
         {"shape": (2, 48, 19, 20), "layout": "channels_last", "blocks": 2, "form": "paper", "residual": "contiguous"},
+        {"shape": (2, 48, 19, 20), "layout": "channels_last", "blocks": 2, "residual": "contiguous", "bias": True},
+        {"shape": (3, 8, 10, 10), "layout": "channels_last", "bias": True},
     ],
     "upsample_bicubic2x": [
         {"shape": (3, 2, 5, 7), "sigma": 0.3},
@@ -172,4 +215,8 @@ FEW = {
     ],
 }
 for table in (ALL, FEW):
-    table["instance_norm_plus_backward"] = table["instance_norm_plus"]
+    table["instance_norm_plus_backward"] = [
+        case
+        for case in table["instance_norm_plus"]
+        if not case.keys() & {"bias", "pool"}  # forward alone
+    ]

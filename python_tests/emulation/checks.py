@@ -1,5 +1,6 @@
 """What each op must do on the emulated kernels: raises where it does not. A case of `cases` holds the arguments."""
 
+from functools import partial
 from unittest import mock
 
 import torch
@@ -116,6 +117,8 @@ def check_dsm_loss(emulation, shape, dtype=F32, layout="contiguous", anneal_powe
 
 def check_instance_norm_plus(emulation, gradients=False, **case):
     """Values, or gradients, against the reference in float64."""
+    if case.keys() & {"bias", "pool"}:
+        return check_launched_norm(emulation, [0], **case)
     results = emulation.run(lambda: norm(ops.instance_norm_plus, gradients, **case))
     exact = norm(reference.instance_norm_plus, gradients, as_dtype=torch.float64, **case)
     for result, wanted in zip(results, exact, strict=True):
@@ -158,6 +161,8 @@ def check_instance_norm_plus_cluster(emulation, blocks=0, **case):
         tensor(case["shape"], "channels_last", case.get("dtype", F32)), norm_limit(emulation), blocks
     )
     assert usual[0], usual
+    if case.keys() & {"bias", "pool"}:
+        return check_launched_norm(emulation, [0, usual[0]], **case)
     one, two = run(usual[0]), run(0)
     for result, wanted in zip(one, two, strict=True):
         assert same_bits(result, wanted), "the one-pass form differs from the two-kernel form"
@@ -166,6 +171,44 @@ def check_instance_norm_plus_cluster(emulation, blocks=0, **case):
         assert_near(result, wanted, case.get("dtype", F32))
     if case.get("residual"):
         assert_same_in_place(emulation, usual[0], one, **case)
+
+
+def check_launched_norm(emulation, forms, bias=False, pool=False, **case):
+    """What the op does not offer, in these forms: with a bias, the sum over x as in an engine, or pooled."""
+    first, *others = (
+        emulation.run(lambda blocks=blocks: norm(partial(launched_norm, emulation.core, blocks, bias, pool), **case))
+        for blocks in forms
+    )
+    for results in others:
+        for result, wanted in zip(results, first, strict=True):
+            assert same_bits(result, wanted), "the one-pass form differs from the two-kernel form"
+    exact = norm(partial(plain_norm, bias, pool), as_dtype=torch.float64, **case)
+    for result, wanted in zip(first[: len(exact)], exact, strict=True):
+        assert_near(result, wanted, case.get("dtype", F32))
+
+
+def launched_norm(core, blocks, bias, pool, x, weight, level, *, form, elu, residual):
+    """Outputs, means of the channels and all statistics."""
+    stats, scratch = norm_forms.room_for_stats(x), torch.empty(core.instance_norm_plus_scratch(x, False))
+    total = None if residual is None else torch.empty_like(x) if pool else x
+    images = x, norm_forms.like(residual, x), total, torch.empty_like(x)
+    extra = {"bias": bias_of(x, torch.float32) if bias else None, "pool": pool}
+    norm_forms.launch(core, blocks, images, (weight, level, stats), scratch, (form == "paper", 1e-5, elu), **extra)
+    means = stats[:, : x.shape[1]].contiguous()
+    return [images[3], means, stats] if residual is None else [images[3], means, total, stats]
+
+
+def plain_norm(bias, pool, x, weight, level, *, form, elu, residual):
+    """Outputs and means of the channels of what is stored."""
+    shift = bias_of(x, x.dtype)[:, None, None] if bias else 0
+    total = x + shift if residual is None else x + residual + shift
+    y = reference.instance_norm_plus(total, weight, level, form=form, elu=elu)
+    y = torch.nn.functional.avg_pool2d(y, 5, stride=1, padding=2) if pool else y
+    return [y, x.mean((2, 3))] if residual is None else [y, total.mean((2, 3)), total]
+
+
+def bias_of(x, dtype):
+    return tensor(x.shape[1:2], seed=5, scale=3.0).to(dtype)
 
 
 def norm_limit(emulation):
@@ -182,8 +225,8 @@ def raw_norm(x, weight, level, *, form, elu, residual):
 
 def norm(
     function,
-    gradients,
-    shape,
+    gradients=False,
+    shape=None,
     dtype=F32,
     layout="contiguous",
     levels=3,

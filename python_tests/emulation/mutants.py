@@ -3,7 +3,7 @@
 A mutant is (op, file in csrc, text that occurs once, replacement).
 """
 
-from . import mutants_cld, mutants_cluster, mutants_norm, mutants_table, mutants_upsample
+from . import mutants_cld, mutants_cluster, mutants_norm, mutants_pool, mutants_table, mutants_upsample
 
 DROP = ""
 NOISE, STEP, PERTURB, DSM = (f"cuda/{op}.cu" for op in ("noise", "langevin_step", "perturb", "dsm_loss"))
@@ -11,6 +11,7 @@ MUTANTS = {
     **mutants_cld.MUTANTS,
     **mutants_cluster.MUTANTS,
     **mutants_norm.MUTANTS,
+    **mutants_pool.MUTANTS,
     **mutants_table.MUTANTS,
     **mutants_upsample.MUTANTS,
     "noise: one element too many": (

@@ -44,7 +44,7 @@ MUTANTS = {
     "instance_norm_plus: no barrier after the coefficients": (
         "instance_norm_plus",
         NORM,
-        "make_coefficients(p, tile, sample, m, q, slots);\n    __syncthreads();",
+        "make_coefficients(p, tile, sample, m, q, slots);\n  __syncthreads();",
         "make_coefficients(p, tile, sample, m, q, slots);",
     ),
     "instance_norm_plus_backward: the statistics of another chunk's block": (
@@ -62,7 +62,7 @@ MUTANTS = {
     "instance_norm_plus: the sum is not rounded before it is normalised": (
         "instance_norm_plus",
         NORM,
-        "access.rounded(v[0][lane] + v[1][lane])",
+        "access.rounded(v[0][lane] + v[1][lane] + bias)",
         "v[0][lane] + 1.01f * v[1][lane]",
     ),
     "instance_norm_plus: too little shared memory": (
