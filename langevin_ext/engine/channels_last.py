@@ -1,7 +1,7 @@
 """The convolutions of an engine on a GPU: cuDNN's, channels-last, with the weights cast once; and its memory.
 
-Nothing here asks on which device it is. torch offers cuDNN's sum of two branches only with a ReLU behind it, so the
-convolutions do not add: the norm behind them does.
+Nothing here asks on which device it is. torch offers cuDNN's sum of two branches only with a ReLU behind it, and adds a
+bias in a pass of its own, so the convolutions add neither: the norm behind them does.
 """
 
 import contextlib
@@ -11,22 +11,24 @@ import torch
 import torch.nn.functional as F
 
 from ..ops import norm_forms
-from .convolutions import Pooled, cast, mean_weight
+from .convolutions import Pooled, mean_weight
 
 
 class ChannelsLast:
     """A convolution by the definition.
 
     Args:
-        weight, bias: (K, C, kh, kw) and (K,) or None, in the dtype of the activations.
+        weight: (K, C, kh, kw) in the dtype of the activations.
         stride, padding, dilation: integers.
+        bias: (K,) in that dtype, to be added here, or None.
+        later: (K,) or None, a bias that is not added here; see `network`.
     """
 
     adds = False
 
-    def __init__(self, weight, bias, stride, padding, dilation):
+    def __init__(self, weight, stride, padding, dilation, *, bias=None, later=None):
         self.weight = weight.detach().clone(memory_format=torch.channels_last)
-        self.bias = None if bias is None else bias.detach().clone()
+        self.bias, self.later = (None if b is None else b.detach().float().clone() for b in (bias, later))
         self.sizes = stride, padding, dilation
 
     def __call__(self, x, arena):
@@ -108,11 +110,11 @@ class GpuForms:
 
     def outer(self, conv, size):
         """Of the first and the last convolution."""
-        return ChannelsLast(conv.weight.float(), conv.bias.float(), 1, 1, 1)
+        return ChannelsLast(conv.weight.float(), 1, 1, 1, bias=conv.bias)
 
     def convolution(self, conv, size):
         """Of an nn.Conv2d that keeps the size."""
-        return ChannelsLast(*cast(conv.weight, conv.bias, self.dtype), 1, conv.padding[0], conv.dilation[0])
+        return ChannelsLast(conv.weight.to(self.dtype), 1, conv.padding[0], conv.dilation[0], later=conv.bias)
 
     def pooled(self, module, size):
         """Of a `ConvMeanPool`."""
@@ -121,4 +123,4 @@ class GpuForms:
             return Pooled(self.convolution(conv, size), before=True)
         if size[1] % 2 or size[2] % 2:
             return Pooled(self.convolution(conv, size), before=False)
-        return ChannelsLast(*cast(mean_weight(conv.weight), conv.bias, self.dtype), 2, 1, 1)
+        return ChannelsLast(mean_weight(conv.weight).to(self.dtype), 2, 1, 1, later=conv.bias)

@@ -1,8 +1,8 @@
 """The convolutions of an engine on the CPU, each with its weight in the form that it is computed with.
 
 A convolution is called as conv(x, arena, add=None) on channels-last x; the result is a buffer of the arena, or `add`,
-increased by the convolution. Which kind serves depends on channels and size alone, never on the batch or a clock, so
-that a sample's numbers do not depend on how a run is cut.
+increased by the convolution. It adds its bias itself. Which kind serves depends on channels and size alone, never on
+the batch or a clock, so that a sample's numbers do not depend on how a run is cut.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ class Winograd:
         pool: the mean over 2x2 pixels follows, taken in the transform of the result.
     """
 
-    adds = True
+    adds, later = True, None
 
     def __init__(self, weight, bias, dilation=1, pool=False):
         self.weight, self.outputs = winograd_weight(weight), len(weight)
@@ -119,7 +119,7 @@ class Direct:
         size: (B, H, W) of the inputs, which the order is chosen for; others are right, too.
     """
 
-    adds = True
+    adds, later = True, None
 
     def __init__(self, weight, bias, stride, padding, dilation, size):
         self.weight = weight.detach().clone(memory_format=torch.channels_last)
@@ -186,7 +186,7 @@ class Pooled:
     """The mean over 2x2 pixels, before or after a convolution of any kind."""
 
     def __init__(self, conv, before):
-        self.conv, self.before, self.adds = conv, before, conv.adds
+        self.conv, self.before, self.adds, self.later = conv, before, conv.adds, conv.later
 
     def __call__(self, x, arena, **add):
         if self.before:

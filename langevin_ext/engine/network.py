@@ -1,8 +1,9 @@
 """The RefineNet of NCSN and NCSNv2 as an engine runs it: `models.refinenet` block by block, on buffers of an arena.
 
 The blocks have the structure of the modules of the same names, and hand on `Sum`s: a convolution adds the other branch
-itself where it can (`adds`), else the norm behind it does. Which convolutions there are is said by `forms`, an object
-with `dtype`, that of the activations between the first and the last convolution, and
+and its bias itself where it can (`adds`), else the norm behind it does: `later` is the bias, (C,) float32, that whoever
+reads a convolution's result has to add, or None. Which convolutions there are is said by `forms`, an object with
+`dtype`, that of the activations between the first and the last convolution, and
 
     convolution(conv, size)    of an nn.Conv2d that keeps the size, for inputs of size (B, H, W)
     pooled(module, size)       of a `ConvMeanPool`
@@ -23,32 +24,50 @@ from ..ops import norm_forms
 
 
 class Sum:
-    """x + residual, (B, C, H, W), added by the first who reads it, into x; both buffers belong to it until then."""
+    """x + residual + bias, (B, C, H, W), added by the first who reads it, into x; the buffers belong to it until then.
 
-    def __init__(self, x, residual=None):
-        self.x, self.residual = x, residual
+    The bias, (C,) float32, and the residual may be None.
+    """
+
+    def __init__(self, x, residual=None, bias=None):
+        self.x, self.residual, self.bias = x, residual, bias
 
     def value(self, arena):
         """The sum."""
         if self.residual is not None:
             self.x.add_(self.residual)
-            self.added(arena)
+        if self.bias is not None:
+            self.x.add_(self.bias[:, None, None])
+        self.added(arena)
         return self.x
 
     def added(self, arena):
         """Says that x is the sum now."""
         if self.residual is not None:
             arena.give(self.residual)
-            self.residual = None
+        self.residual = self.bias = None
 
 
-def plus(conv, a, arena, other) -> Sum:
-    """conv(a) + other; `other` belongs to the sum."""
-    return Sum(conv(a, arena, add=other)) if conv.adds else Sum(conv(a, arena), other)
+def plus(conv, a, arena, h) -> Sum:
+    """conv(a) + h, a `Sum` with conv's `later` in its bias; h's buffers belong to the result."""
+    if conv.adds:
+        return Sum(conv(a, arena, add=h.value(arena)))
+    if h.residual is not None:
+        h.value(arena)
+    return Sum(conv(a, arena), h.x, h.bias)
+
+
+def together(convs):
+    """The sum of what the convolutions leave to be added later, or None."""
+    later = [conv.later for conv in convs if conv.later is not None]
+    return torch.stack(later).sum(0) if later else None
 
 
 class Norm:
-    """Instance normalisation++ with an ELU behind it, into a buffer of the arena; without a module only the ELU."""
+    """Instance normalisation++ and an ELU, or the mean over 5x5 pixels, behind it, into a buffer of the arena.
+
+    Without a module only the ELU.
+    """
 
     def __init__(self, module, forms, size):
         self.weight, self.conditional = None, isinstance(module, ConditionalInstanceNorm2dPlus)
@@ -59,21 +78,23 @@ class Norm:
             self.weight = weight.detach().float().clone(memory_format=torch.contiguous_format)
             forms.norms.add((module.channels, *size[1:]))
 
-    def __call__(self, h, arena, level, *, elu=True):
-        """A new buffer, of h or a buffer; what h adds up is in h.x afterwards, and otherwise h stays."""
+    def __call__(self, h, arena, level, *, elu=True, pool=False):
+        """A new buffer, of h or a buffer; two buffers that h adds up are their sum in h.x afterwards, else h stays."""
         h = h if isinstance(h, Sum) else Sum(h)
         x, y = h.x, arena.take(h.x.shape)
         if self.weight is None:
             return torch.ops.aten.elu.out(h.value(arena), out=y)
         core, (samples, channels) = _native.core(x.device), x.shape[:2]
-        statistics, blocks = samples * (2 * channels + 2), norm_forms.chosen(x, h.residual is not None)
+        statistics, blocks = samples * (2 * channels + 2), norm_forms.chosen(x, h.residual is not None, pool)
         # One piece of scratch memory: the statistics and, aligned, the partial sums they are made of.
         begin = -(-statistics // 64) * 64
         scratch = arena.scratch(begin + (0 if blocks else core.instance_norm_plus_scratch(x, False)))
         images = x, h.residual, None if h.residual is None else x, y
         table = self.weight, level if self.conditional else None, scratch[:statistics]
-        norm_forms.launch(core, blocks, images, table, scratch[begin:], (self.paper, 1e-5, elu), arena.threads)
-        h.added(arena)
+        options = self.paper, 1e-5, elu and not pool
+        norm_forms.launch(core, blocks, images, table, scratch[begin:], options, arena.threads, bias=h.bias, pool=pool)
+        if h.residual is not None:
+            h.added(arena)
         return y
 
 
@@ -86,14 +107,16 @@ class Residual:
         form = forms.pooled if hasattr(block.conv2, "conv") else forms.convolution
         self.conv2 = form(block.conv2, size)
         self.shortcut = form(block.shortcut, size) if block.reshape else None
+        self.bias = together([self.conv2] if self.shortcut is None else [self.conv2, self.shortcut])
 
     def __call__(self, h, arena, level):
         a = self.norm1(h, arena, level)
         b = self.conv1(a, arena)
         arena.give(a)
-        a = self.norm2(b, arena, level)
+        a = self.norm2(Sum(b, bias=self.conv1.later), arena, level)
         arena.give(b)
-        y = plus(self.conv2, a, arena, h.x if self.shortcut is None else self.shortcut(h.x, arena))
+        x = h.value(arena)
+        y = plus(self.conv2, a, arena, Sum(x if self.shortcut is None else self.shortcut(x, arena), bias=self.bias))
         arena.give(a)
         return y
 
@@ -112,9 +135,9 @@ class Units:
             a = norm1(h, arena, level)
             b = conv1(a, arena)
             arena.give(a)
-            a = norm2(b, arena, level)
+            a = norm2(Sum(b, bias=conv1.later), arena, level)
             arena.give(b)
-            h = plus(conv2, a, arena, h.x)
+            h = plus(conv2, a, arena, Sum(h.value(arena), bias=conv2.later))
             arena.give(a)
         return h
 
@@ -137,13 +160,12 @@ class Pooling:
 
     def stage(self, i, x, arena, level):
         """conv(pool(norm(x))); x stays."""
+        conv = self.convs[i]
         if not self.average:
-            return self.convs[i](F.max_pool2d(x, 5, stride=1, padding=2), arena)
-        a, b = self.norms[i](x, arena, level, elu=False), arena.take(x.shape)
-        torch.ops.aten.avg_pool2d.out(a, [5, 5], [1, 1], [2, 2], out=b)
+            return Sum(conv(F.max_pool2d(x, 5, stride=1, padding=2), arena), bias=conv.later).value(arena)
+        a = self.norms[i](x, arena, level, pool=True)
+        y = Sum(conv(a, arena), bias=conv.later).value(arena)
         arena.give(a)
-        y = self.convs[i](b, arena)
-        arena.give(b)
         return y
 
 
@@ -154,20 +176,20 @@ class Fusion:
         norms = [None] * len(sizes) if module.norms is None else module.norms
         self.norms = [norm and Norm(norm, forms, size) for norm, size in zip(norms, sizes, strict=True)]
         self.convs = [forms.convolution(conv, size) for conv, size in zip(module.convs, sizes, strict=True)]
+        self.bias = together(self.convs)  # to be added at any time: interpolation keeps a constant
 
     def __call__(self, hs, arena, level):
         total = None
         for h, norm, conv in zip(hs, self.norms, self.convs, strict=True):
             a = h.value(arena) if norm is None else norm(h, arena, level, elu=False)
             if total is None:
-                total = Sum(conv(a, arena))
+                total = Sum(conv(a, arena), bias=self.bias)
             elif h.x.shape[2:] == total.x.shape[2:]:
-                total = plus(conv, a, arena, total.value(arena))
+                total = plus(conv, a, arena, total)
             else:
                 y = conv(a, arena)
-                total = Sum(
-                    total.value(arena), F.interpolate(y, total.x.shape[2:], mode="bilinear", align_corners=True)
-                )
+                wide = F.interpolate(y, total.x.shape[2:], mode="bilinear", align_corners=True)
+                total = Sum(total.x if total.residual is None else total.value(arena), wide, total.bias)
                 arena.give(y)
             arena.give(*([a] if norm is None else [h.x, a]))
         return total
