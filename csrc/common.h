@@ -47,9 +47,14 @@ LV_HD float product(float a, float b) {
 }
 LV_HD double product(double a, double b) { return a * b; }
 
+// The square root of a in [2^-100, 2^127), rounded as IEEE 754 says. On the device by the steps that the compiler takes
+// for such a, without the branch to others that would keep it from moving what stands around.
 LV_HD float sqrt_rn(float a) {
 #if defined(__CUDA_ARCH__)
-  return __fsqrt_rn(a);
+  float inverse;
+  asm("rsqrt.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(a));
+  const float root = __fmul_rn(a, inverse);
+  return __fmaf_rn(__fmaf_rn(-root, root, a), __fmul_rn(0.5f, inverse), root);
 #else
   return __builtin_sqrtf(a);
 #endif

@@ -2,7 +2,8 @@
 //
 //   elu(t) = t > 0 ? t : e^t - 1,   e^t = 2^n (1 + E),   n = round(t / ln 2),   E = expm1(t - n ln 2)
 //
-// float: within 2 units in the last place of e^t - 1 and of e^t. NaN goes through.
+// float: within 2 units in the last place of e^t - 1 and of e^t, but for the slope e^t on a GPU, whose relative error
+// is (1 + |t|) 2e-7 at most. NaN goes through.
 #pragma once
 
 #include "common.h"
@@ -37,10 +38,27 @@ LV_HD float elu(float t) {
   return t <= 0.0f ? below : t;
 }
 
-LV_HD float elu_slope(float t) {
+// e^t for t <= 0, which has an instruction on a GPU.
+LV_HD float exp_below(float t) {
+#if defined(__CUDA_ARCH__)
+  float power;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(t * 0x1.715476p0f));
+  return power;
+#else
   const SplitExp e = split_exp(t < kLeast ? kLeast : t);
-  const float below = fma(e.power, e.expm1, e.power);
+  return fma(e.power, e.expm1, e.power);
+#endif
+}
+
+LV_HD float elu_slope(float t) {
+  const float below = exp_below(t);
   return t > 0.0f ? 1.0f : below;
+}
+
+// For a result of 16 bits: an absolute error of 2e-7, for a third of elu's instructions on a GPU.
+LV_HD float coarse_elu(float t) {
+  const float below = exp_below(t) - 1.0f;
+  return t <= 0.0f ? below : t;
 }
 
 LV_HD double elu(double t) { return t > 0.0 ? t : expm1(t); }

@@ -51,12 +51,12 @@ LV_HD void noise_words(const NoiseKey& key, uint32_t sample, uint32_t block, uin
 // ln((word + 1/2) 2^-32). The mantissa is brought to [2/3, 4/3); words near 2^32 are taken as 1 - f, without
 // cancellation. Coefficients: fit_polynomials.py, relative error of log1p 4.6e-8.
 LV_HD float log_uniform(uint32_t word) {
-  const float scaled = static_cast<float>(word) + 0.5f;
+  const bool near_one = word >= 0xAAAAAAABu;
+  const float scaled = static_cast<float>(near_one ? ~word : word) + 0.5f;
   const int32_t bits = bit_cast<int32_t>(scaled);
   const int32_t shift = (bits - 0x3F2AAAAB) >> 23;
   const float mantissa = bit_cast<float>(static_cast<int32_t>(bits - (static_cast<uint32_t>(shift) << 23)));
-  const bool near_one = word >= 0xAAAAAAABu;
-  const float f = near_one ? (static_cast<float>(~word) + 0.5f) * -0x1p-32f : mantissa - 1.0f;
+  const float f = near_one ? scaled * -0x1p-32f : mantissa - 1.0f;
   const float exponent = near_one ? 0.0f : static_cast<float>(shift - 32);
   float p = -0x1.30287ap-3f;
   p = fma(p, f, 0x1.215b08p-3f);
@@ -72,17 +72,17 @@ LV_HD float log_uniform(uint32_t word) {
 
 // (cos, sin)(2 pi (word + 1/2) 2^-32). The quadrant is cut off in integers, exactly. Absolute error below 1e-7.
 LV_HD void unit_circle(uint32_t word, float& cosine, float& sine) {
-  const uint32_t quadrant = (word + 0x20000000u) >> 30;
-  const int32_t rest = static_cast<int32_t>(word - (quadrant << 30));
+  const uint32_t turned = word + 0x20000000u;  // the quadrant in its upper two bits
+  const int32_t rest = static_cast<int32_t>(word - (turned & 0xC0000000u));
   const float a = fma(static_cast<float>(rest), 0x1.921fb6p-30f, 0x1.921fb6p-31f);
   const float s = a * a;
   const float sine_tail = fma(fma(-0x1.9956b6p-13f, s, 0x1.11077ep-7f), s, -0x1.555546p-3f);
   const float cosine_tail = fma(fma(0x1.99e0eep-16f, s, -0x1.6c0c1ap-10f), s, 0x1.55554ap-5f);
   const float sin_a = fma(a * s, sine_tail, a);
   const float cos_a = fma(s * s, cosine_tail, fma(s, -0.5f, 1.0f));
-  const bool swap = quadrant & 1u;
-  const uint32_t cosine_sign = ((quadrant + 1u) & 2u) << 30;  // quadrants 1 and 2
-  const uint32_t sine_sign = (quadrant & 2u) << 30;           // quadrants 2 and 3
+  const bool swap = (turned & 0x40000000u) != 0;
+  const uint32_t cosine_sign = (turned + 0x40000000u) & 0x80000000u;  // quadrants 1 and 2
+  const uint32_t sine_sign = turned & 0x80000000u;                    // quadrants 2 and 3
   cosine = bit_cast<float>(bit_cast<uint32_t>(swap ? sin_a : cos_a) ^ cosine_sign);
   sine = bit_cast<float>(bit_cast<uint32_t>(swap ? cos_a : sin_a) ^ sine_sign);
 }

@@ -15,12 +15,14 @@ __device__ void sum_inputs(const NormImages& images, const Access& access, const
     });
     return;
   }
+  if (tile.count == 0) return;  // its slots may be beyond the channels
+  float bias[kLanes];
+#pragma unroll
+  for (int lane = 0; lane < kLanes; ++lane) bias[lane] = sum_bias(images, tile.channel + tile.slot_of(lane));
   for_vectors<2>(access, {images.x, images.residual}, from, tile, [&](int64_t at, auto& v) {
 #pragma unroll
-    for (int lane = 0; lane < kLanes; ++lane) {
-      const float bias = sum_bias(images, tile.channel + tile.slot_of(lane));
-      sum[0][lane] += v[0][lane] = access.rounded(v[0][lane] + v[1][lane] + bias);
-    }
+    for (int lane = 0; lane < kLanes; ++lane)
+      sum[0][lane] += v[0][lane] = access.rounded(v[0][lane] + v[1][lane] + bias[lane]);
     access.write(images.sum, at, v[0]);
   });
 }
@@ -122,7 +124,7 @@ __global__ void __launch_bounds__(kThreads, 4)
 #pragma unroll
       for (int lane = 0; lane < kLanes; ++lane) {
         v[0][lane] = k[lane](v[0][lane]);
-        if (p.elu) v[0][lane] = elu(v[0][lane]);
+        if (p.elu) v[0][lane] = access.elu(v[0][lane]);
       }
       access.write(images.y, at, v[0]);
     });

@@ -198,7 +198,7 @@ __global__ void __launch_bounds__(kMaxGroups* kThreads, 2)
 #pragma unroll
         for (int lane = 0; lane < kLanes; ++lane) {
           values[lane] = k[lane](access.value(v, lane));
-          if (p.elu) values[lane] = elu(values[lane]);
+          if (p.elu) values[lane] = access.elu(values[lane]);
         }
         access.write(images.y, from + place, values);
       });

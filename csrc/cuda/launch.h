@@ -35,10 +35,14 @@ constexpr int64_t kMaxGridY = 2;  // so that small tests reach the stride over s
 constexpr int64_t kMaxGridY = 65535;
 #endif
 
-// One thread for each item along x, one sample for each y; kernels stride over samples beyond kMaxGridY.
+// One thread for each item along x, one sample for each y; kernels stride over the other samples. Where there are
+// blocks for many times what a GPU holds, a thread takes up to kSamples: what it computes before the first serves them
+// all.
 inline dim3 grid_for(int64_t items, int64_t samples) {
-  return dim3(static_cast<unsigned>((items + kThreads - 1) / kThreads),
-              static_cast<unsigned>(std::min(samples, kMaxGridY)));
+  constexpr int64_t kSamples = 4, kEnoughBlocks = 16384;
+  const int64_t x = (items + kThreads - 1) / kThreads;
+  const int64_t y = std::max((samples + kSamples - 1) / kSamples, kEnoughBlocks / std::max<int64_t>(x, 1));
+  return dim3(static_cast<unsigned>(x), static_cast<unsigned>(std::min({y, samples, kMaxGridY})));
 }
 
 }  // namespace lv

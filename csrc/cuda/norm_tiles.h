@@ -74,6 +74,7 @@ struct VectorAccess {
     stored(values).write(static_cast<T*>(image) + at);
   }
   __device__ float rounded(float a) const { return load(store<T>(a)); }
+  __device__ float elu(float a) const { return sizeof(T) == 2 ? coarse_elu(a) : lv::elu(a); }
 
   // Whether vectors never cross the end of a row and are aligned.
   static bool fits(const NormPlan<float>& p, std::initializer_list<const void*> images) {
@@ -107,6 +108,7 @@ struct ScalarAccess {
       static_cast<uint16_t*>(image)[at] = narrowed(values[0]);
   }
   __device__ float rounded(float a) const { return kind == kFloat ? a : value(narrowed(a), 0); }
+  __device__ float elu(float a) const { return kind == kFloat ? lv::elu(a) : coarse_elu(a); }
 
  private:
   __device__ uint16_t narrowed(float a) const {
