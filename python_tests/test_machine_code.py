@@ -28,6 +28,7 @@ PRODUCTS = 2 * 10
 USUAL_REGISTERS = 64
 NOISE_REGISTERS = 42
 POOL_REGISTERS = 80  # for 3 blocks
+COMPILER = 13000  # CUDA's version
 
 
 class Noise(NamedTuple):
@@ -115,6 +116,8 @@ def kernels(arch):
 
 
 def code_of(name, arch):
+    if backend_info()["cuda_runtime"] != COMPILER:
+        pytest.skip("the rows are what the compiler of CUDA 13.0 makes")
     assert name in kernels(arch), f"there is no {name} for sm_{arch}; its row in this file needs another name"
     return kernels(arch)[name]
 
