@@ -62,7 +62,7 @@ MUTANTS = {
     "instance_norm_plus: the sum is not rounded before it is normalised": (
         "instance_norm_plus",
         NORM,
-        "access.rounded(v[0][lane] + v[1][lane] + bias)",
+        "access.rounded(v[0][lane] + v[1][lane] + bias[lane])",
         "v[0][lane] + 1.01f * v[1][lane]",
     ),
     "instance_norm_plus: too little shared memory": (

@@ -70,7 +70,7 @@ MUTANTS = {
         pool_in_vectors_of_odd_channels=(" && PoolAccess<T>::fits(p.plan, {p.normalised(), p.y})", ""),
         the_mean_of_means_without_the_bias=("return p.biased_mean(channel, mean);", "return mean;"),
         a_mean_without_the_bias=("mean, p.biased_mean(c, mean), r", "mean, mean, r"),
-        the_sum_without_the_bias=("v[1][lane] + bias)", "v[1][lane])"),
+        the_sum_without_the_bias=("v[1][lane] + bias[lane])", "v[1][lane])"),
         one_bias_for_all_lanes=(
             "sum_bias(images, tile.channel + tile.slot_of(lane))",
             "sum_bias(images, tile.channel)",
