@@ -16,7 +16,7 @@ import torch
 from timing import append_rows, interleaved, machine
 
 from langevin_ext import backend_info
-from langevin_ext.benchmarking.kernels import cases, copy_of, pooled_norm
+from langevin_ext.benchmarking.kernels import cases, copy_of, norm_into_memory, pooled_norm
 
 RESULTS = pathlib.Path(__file__).resolve().parent / "results" / "kernels.jsonl"
 
@@ -49,8 +49,11 @@ def main():
 def all_cases(batch, size, channels, device):
     """Those of every op, and of what an engine alone asks of the native core."""
     features = (batch, channels, size // 2, size // 2)
-    pooled = partial(pooled_norm, features, device, channels_last=True)
-    return cases(batch, size, channels, device) | {"instance_norm_plus+5x5 mean NHWC": pooled}
+    return cases(batch, size, channels, device) | {
+        "instance_norm_plus+5x5 mean NHWC": partial(pooled_norm, features, device, channels_last=True),
+        "engine's norm+ELU NCHW": partial(norm_into_memory, features, device),
+        "engine's norm+ELU NHWC": partial(norm_into_memory, features, device, channels_last=True),
+    }
 
 
 def compiled(fn):

@@ -187,13 +187,7 @@ def pooled_norm(shape, device, seed=0, dtype=torch.float32, channels_last=False)
     """CondInstanceNorm++ and the mean over 5x5 pixels behind it; also the fused norm with torch's mean behind it."""
     x, weight, level = _features(shape, device, seed, dtype, channels_last)
     parts, table = weight[level].split(shape[1], dim=1), weight.float()
-
-    def fused():
-        core, y, stats = _native.core_for(x), torch.empty_like(x), norm_forms.room_for_stats(x)
-        scratch = stats.new_empty(core.instance_norm_plus_scratch(x, False))
-        images, options = (x, None, None, y), (False, 1e-5, False)
-        norm_forms.launch(core, 0, images, (table, level, stats), scratch, options, torch.get_num_threads(), pool=True)
-        return y
+    fused = _into_memory(x, table, level, pool=True)
 
     def exact():
         return pooled(torch_norm, *(tensor.float() for tensor in (x, *parts)))
@@ -205,6 +199,29 @@ def pooled_norm(shape, device, seed=0, dtype=torch.float32, channels_last=False)
     }
     plain = (partial(pooled, rewritten_norm), (x, *parts))
     return Case(2 * x.numel() * x.element_size(), calls, [exact, fused], TOLERANCE[dtype], plain)
+
+
+def norm_into_memory(shape, device, seed=0, channels_last=False) -> Case:
+    """CondInstanceNorm++ with ELU; the fused one is given its y, as in an engine: new memory takes longer than that."""
+    x, weight, level = _features(shape, device, seed, torch.float32, channels_last)
+    parts, fused = weight[level].split(shape[1], dim=1), _into_memory(x, weight, level, pool=False)
+    calls = {"torch": lambda: torch_norm(x, *parts), "fused": fused}
+    plain = (rewritten_norm, (x, *parts))
+    return Case(2 * x.numel() * x.element_size(), calls, [calls["torch"], fused], TOLERANCE[x.dtype], plain)
+
+
+def _into_memory(x, table, level, *, pool):
+    """The norm, with the 5x5 mean or with ELU, into memory that is there."""
+    core, y, stats = _native.core_for(x), torch.empty_like(x), norm_forms.room_for_stats(x)
+    scratch = stats.new_empty(core.instance_norm_plus_scratch(x, False))
+    images, options = (x, None, None, y), (False, 1e-5, not pool)
+
+    def fused():
+        threads = torch.get_num_threads()
+        norm_forms.launch(core, 0, images, (table, level, stats), scratch, options, threads, pool=pool)
+        return y
+
+    return fused
 
 
 def pooled(form, x, gamma, alpha, beta):

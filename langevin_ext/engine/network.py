@@ -143,30 +143,35 @@ class Units:
 
 
 class Pooling:
-    """`ChainedPooling`; the result is written over its input."""
+    """`ChainedPooling`; where convolutions add, the result is written over its input."""
 
     def __init__(self, module, forms, size):
-        self.average = module.norms is not None
-        self.norms = [Norm(norm, forms, size) for norm in module.norms] if self.average else []
+        self.norms = None if module.norms is None else [Norm(norm, forms, size) for norm in module.norms]
         self.convs = [forms.convolution(conv, size) for conv in module.convs]
+        self.bias = together(self.convs if self.norms else self.convs[1:])
 
     def __call__(self, h, arena, level):
-        x = F.elu_(h.value(arena))
-        first = self.stage(0, x, arena, level)
-        last = self.stage(1, first, arena, level)
+        x, (conv1, conv2) = F.elu_(h.value(arena)), self.convs
+        a = self.pooled(0, Sum(x), arena, level)
+        first = conv1(a, arena)
+        self.give(a, arena)
+        a = self.pooled(1, Sum(first, bias=conv1.later), arena, level)
         x.add_(first)
         arena.give(first)
-        return Sum(x, last)
-
-    def stage(self, i, x, arena, level):
-        """conv(pool(norm(x))); x stays."""
-        conv = self.convs[i]
-        if not self.average:
-            return Sum(conv(F.max_pool2d(x, 5, stride=1, padding=2), arena), bias=conv.later).value(arena)
-        a = self.norms[i](x, arena, level, pool=True)
-        y = Sum(conv(a, arena), bias=conv.later).value(arena)
-        arena.give(a)
+        y = plus(conv2, a, arena, Sum(x, bias=self.bias))
+        self.give(a, arena)
         return y
+
+    def pooled(self, i, h, arena, level):
+        """The mean of norm(h), which leaves h's bias for later; without norms the largest of h, which adds it."""
+        if self.norms is None:
+            return F.max_pool2d(h.value(arena), 5, stride=1, padding=2)
+        return self.norms[i](h, arena, level, pool=True)
+
+    def give(self, a, arena):
+        """Gives what is pooled back, if the arena has it from a norm."""
+        if self.norms is not None:
+            arena.give(a)
 
 
 class Fusion:
