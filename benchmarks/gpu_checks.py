@@ -145,9 +145,11 @@ def tested(result, folder, files, mark="cuda"):
     are waited for, it says so where it is launched.
     """
     with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
-        runs = list(pool.map(lambda path: pytest_in(folder, path.stem, [str(path)], mark, EACH), files))
-        ends = zip(files, runs, strict=True)
-        failed = [one for path, (how, root, _) in ends for one in rows_of(result, path, how, root)]
+        runs, failed = [], []
+        ends = pool.map(lambda path: pytest_in(folder, path.stem, [str(path)], mark, EACH), files)
+        for path, (how, root, text) in zip(files, ends, strict=True):  # rows as they come: the section has a limit
+            runs.append((how, root, text))
+            failed += rows_of(result, path, how, root)
         first = list({path: (path, row, test) for path, row, test in reversed(failed)}.values())
         again = list(pool.map(lambda one: alone(folder, *one, mark), first))
     for (_, row, _), (said, _) in zip(first, again, strict=True):

@@ -91,10 +91,12 @@ def where(row) -> str:
 
 def kernels(rows) -> str:
     """Fused ops beside plain torch, torch.compile and a copy."""
-    if not rows:
+    usual = [row for row in rows if (row["batch"], row["size"]) == USUAL]
+    whole = {row["commit"] for row in usual if row["op"] == "langevin_step"}  # others were measured in part
+    usual = [row for row in usual if row["commit"] in whole]
+    if not usual:
         return ""
-    usual = [row for row in newest(rows) if (row["batch"], row["size"]) == USUAL]
-    found = {(row["threads"], row["op"], row["implementation"]): row for row in usual}
+    found = {(row["threads"], row["op"], row["implementation"]): row for row in newest(usual)}
     threads = max(key[0] for key in found)
     first = found[threads, "langevin_step", "fused"]
     lines = [

@@ -48,9 +48,10 @@ def _end_of(graph):
     Else torch.randn on this GPU would be an error from now on.
     """
     _failed.append(graph)
+    with contextlib.suppress(RuntimeError):
+        graph.reset()
     with contextlib.suppress(RuntimeError), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's, that it is empty
-        graph.reset()
         _failed.append(torch.cuda.CUDAGraph())
         with _into(_failed[-1]):
             pass

@@ -10,6 +10,8 @@ import operator
 
 import torch
 
+from ._transforms import transformed as _transformed
+
 # Coefficients of log1p, sin and cos, lowest first, fitted by csrc/fit_polynomials.py; the same as in csrc/philox.h.
 LOG = [
     float.fromhex(c)
@@ -140,8 +142,12 @@ def _fma(a, b, c):
 
 
 def _multiply_add(a, b, c):
-    """a b + c: in float32 with the one rounding of the native kernels, in float64 with two."""
-    return _fma(a, b, c) if a.dtype == torch.float32 else a * b + c
+    """a b + c: in float32 with the one rounding of the native kernels, in float64 and for derivatives with two."""
+    plain = a * b + c
+    if a.dtype != torch.float32:
+        return plain
+    # _fma goes through integers and has no derivative.
+    return plain if _transformed() or plain.requires_grad else _fma(a, b, c)
 
 
 def check_counter(name, seed, step, first, stream, shape):
@@ -222,7 +228,8 @@ def cld_step(u, score, a, b, noise, *, seed, step, first=0) -> torch.Tensor:
 def perturb(x, sigma, *, seed, step, first=0, stream=3) -> torch.Tensor:
     """x + sigma z; see `langevin_ext.ops.perturb`."""
     z = _noise_like(x, seed, step, first, stream)
-    return torch.empty_like(x).copy_(_multiply_add(z, _per_sample(sigma, x), x.to(z.dtype)))  # x's memory format
+    z = torch.empty_like(x, dtype=z.dtype).copy_(z)  # x's memory format
+    return _multiply_add(z, _per_sample(sigma, x), x.to(z.dtype)).to(x.dtype)
 
 
 def dsm_loss(score, sigma, *, seed, step, first=0, stream=3, anneal_power=2.0) -> torch.Tensor:
@@ -274,7 +281,8 @@ def upsample_bicubic2x(x, *, a=-0.75, sigma=0.0, seed=0, step=0, first=0, stream
         y = perturb(y, y.new_full(y.shape[:1], sigma), seed=seed, step=step, first=first, stream=stream)
     if input_dtype is None:
         return y
-    return y, (2 * y - 1).to(input_dtype).contiguous(memory_format=torch.channels_last)
+    u = (2 * y - 1).to(input_dtype)
+    return y, u if _transformed() else u.contiguous(memory_format=torch.channels_last)  # which vmap does not know
 
 
 @torch.compiler.assume_constant_result

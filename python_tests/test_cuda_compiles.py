@@ -16,7 +16,8 @@ BUILD = ROOT / "build" / f"{sysconfig.get_config_var('EXT_SUFFIX').split('.')[1]
 SOURCES = sorted((ROOT / "csrc" / "cuda").glob("*.cu"))
 # A multiprocessor has 65536 registers: 64 a thread leave room for 4 blocks of 256 threads, or 2 of a cluster's 512.
 USUAL_LIMIT = 64
-LIMITS = {"device.cu": 16, "noise.cu": 48, "instance_norm_plus.cu": 80}  # 80: 3 blocks, of the kernel that pools
+LIMITS = {"device.cu": 16, "noise.cu": 48}
+POOL_LIMIT = 80  # 3 blocks, of the norm's kernel that pools
 KERNEL = re.compile(
     r"Compiling entry function '(?P<name>\w+)' for 'sm_(?P<arch>\w+)'.*?"
     r"(?P<stack>\d+) bytes stack frame, (?P<stores>\d+) bytes spill stores, (?P<loads>\d+) bytes spill loads.*?"
@@ -46,8 +47,8 @@ def archs_of(source):
 def test_no_spills_and_few_registers(source):
     found = kernels(source)
     assert {kernel["arch"] for kernel in found} == set(archs_of(source))
-    limit = LIMITS.get(source.name, USUAL_LIMIT)
     for kernel in found:
+        limit = POOL_LIMIT if "normalise_pool" in kernel["name"] else LIMITS.get(source.name, USUAL_LIMIT)
         where = f"{kernel['name']} for sm_{kernel['arch']}"
         assert kernel["stack"] == kernel["stores"] == kernel["loads"] == "0", f"{where} uses the stack"
         assert int(kernel["registers"]) <= limit, f"{where} uses {kernel['registers']} > {limit} registers"

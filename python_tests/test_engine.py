@@ -196,7 +196,7 @@ def test_errors(monkeypatch):
         fast(x.double(), level)
     with pytest.raises(ValueError, match="engine: x must not require grad"):
         fast(x.requires_grad_(), level)
-    with pytest.raises(ValueError, match="nor be within torch.func or have a tangent"):
+    with pytest.raises(ValueError, match="nor be within torch.func or a level of forward-mode"):
         torch.func.jvp(lambda x: fast(x, level), (x,), (x,))
     for copied in (copy.deepcopy, pickle.dumps):
         with pytest.raises(TypeError, match="engine: an engine cannot be copied or pickled"):

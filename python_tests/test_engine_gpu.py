@@ -31,7 +31,7 @@ def test_near_the_network(name, shape, ngf, batch, precision):
     fast, before, switched = engine.gpu_form(model, precision), x.clone(), switch()
     y = fast(x, level)
     assert y.shape == x.shape and y.dtype == torch.float32 and y.is_contiguous() and not y.is_inference()
-    # which is for several images; of this network's single ones some are twice as far off as their median, 1.7 %
+    # which is for several images; of 24 single ones in bf16 the median is 1.7 % off and the worst 4.9 %, of 5.1
     assert rms_error(y, exact(model, x, level)) < BOUND[precision] * (1 if batch > 1 else 1.5)
     assert torch.equal(fast(x, level), y) and torch.equal(x, before) and switch() == switched
     with torch.inference_mode():

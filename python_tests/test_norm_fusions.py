@@ -166,7 +166,7 @@ def test_the_core_refuses_what_does_not_fit():
         core.instance_norm_plus(*images, weight, None, stats, scratch, False, 1e-5, elu, bias, pool, 1)
 
     call(bias=torch.zeros(3), pool=True)
-    place = "a pooled y has no elu and a place of its own"
+    place = "elu must be off and y a tensor of its own where y is pooled"
     for arguments, message in (
         ({"pool": True, "elu": True}, place),
         ({"pool": True, "images": (x, None, None, x)}, place),

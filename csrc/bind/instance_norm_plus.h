@@ -93,10 +93,11 @@ InstanceNormPlus<T> norm_forward(const NormArguments& a, const NormImageArgument
                         image_like<T>(a.x, images.y, op),
                         nullptr,
                         images.pool ? a.x.size(3) : 0};
-  require(!images.pool || (!a.elu && p.y != p.normalised()), op, "a pooled y has no elu and a place of its own");
+  require(!images.pool || (!a.elu && p.y != p.normalised()), op,
+          "elu must be off and y a tensor of its own where y is pooled");
   if (a.bias == nullptr || !*a.bias) return p;
   const TensorView& bias = **a.bias;
-  require(bias.dtype() == a.weight.dtype() && bias.same_device(a.x), op, "bias must have weight's dtype");
+  require(bias.dtype() == a.weight.dtype() && bias.same_device(a.x), op, "bias must have weight's dtype and device");
   require(bias.dim() == 1 && bias.numel() == p.plan.shape.channels && bias.layout() == Layout::kContiguous, op,
           "bias must be contiguous, with one value for each channel");
   (p.residual != nullptr ? p.bias : p.plan.bias) = bias.data<const A>();

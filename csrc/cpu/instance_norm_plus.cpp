@@ -244,7 +244,7 @@ void strip_apply(const InstanceNormPlus<T>& p, int64_t sample, const Strip& s) {
 
 template <typename T>
 void instance_norm_plus_cpu(const InstanceNormPlus<T>& p, int threads) {
-  // Contiguous: both passes in the order of memory.
+  // Contiguous: both passes plane by plane, as memory lies.
   Strips strips = norm_strips(p.plan.shape, p.plan.channels_last, p.plan.chunks);
   if (strips.chunks > 1) strips.planes = 1;
   const bool pools = p.pooled_width > 0, whole = !p.plan.channels_last && p.plan.shape.samples >= threads;

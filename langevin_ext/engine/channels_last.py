@@ -1,7 +1,8 @@
 """The convolutions of an engine on a GPU: cuDNN's, channels-last, with the weights cast once; and its memory.
 
 Nothing here asks on which device it is. torch offers cuDNN's sum of two branches only with a ReLU behind it, and adds a
-bias in a pass of its own, so the convolutions add neither: the norm behind them does.
+bias in a pass of its own, so the convolutions add neither: who reads their results does, mostly a norm. Only the first
+and the last add their bias.
 """
 
 import contextlib
@@ -20,7 +21,7 @@ class ChannelsLast:
     Args:
         weight: (K, C, kh, kw) in the dtype of the activations.
         stride, padding, dilation: integers.
-        bias: (K,) in that dtype, to be added here, or None.
+        bias: (K,), to be added here, with a float32 weight; or None.
         later: (K,) or None, a bias that is not added here; see `network`.
     """
 

@@ -8,8 +8,8 @@ import weakref
 import torch
 
 from .. import _native, captures
+from .._transforms import transformed
 from ..models.ncsn import NCSN, NCSNv2
-from ..ops.common import transformed
 from .arena import Arena
 from .channels_last import Fresh, GpuForms
 from .convolutions import CpuForms, why_not_int16, why_not_packed, why_not_winograd
@@ -75,7 +75,8 @@ class Engine:
             (B, C, H, W) like x.
 
         Raises:
-            ValueError, TypeError: x or level of another shape or type, or x requires grad.
+            ValueError, TypeError: x or level of another shape or type, x requires grad, or a derivative is wanted by
+                torch.func or in forward mode.
         """
         self.model.check_input(x, level)
         self._check_level(level)
@@ -91,10 +92,10 @@ class Engine:
         """The network's last convolution: (B, C, H, W)."""
         if x.dtype != torch.float32 or x.device != self.device:
             raise TypeError(f"engine: x must be float32 on {_named(self.device)}, got {x.dtype} on {x.device}")
-        if (x.requires_grad and torch.is_grad_enabled()) or transformed(x):
+        if (x.requires_grad and torch.is_grad_enabled()) or transformed():
             raise ValueError(
-                "engine: x must not require grad, nor be within torch.func or have a tangent: an engine has no "
-                "derivative; call the network itself"
+                "engine: x must not require grad, nor be within torch.func or a level of forward-mode derivatives: an "
+                "engine has no derivative; call the network itself"
             )
         if not len(x):
             return torch.empty_like(x)

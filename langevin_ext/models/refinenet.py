@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .._transforms import transformed
 from ..ops.conv3x3 import conv3x3, is_winograd
 from .norm import ConditionalInstanceNorm2dPlus, InstanceNorm2dPlus
 
@@ -213,7 +214,9 @@ class RefineNet(nn.Module):
 
     def features(self, x, level=None):
         """Image x in [0, 1], (B, C, H, W), any H and W, and level (B,) int64 -> the network's output (B, C, H, W)."""
-        h = Sum(self.begin_conv((2 * x - 1).contiguous(memory_format=torch.channels_last)))
+        x = 2 * x - 1
+        x = x if transformed() else x.contiguous(memory_format=torch.channels_last)  # which vmap does not know
+        h = Sum(self.begin_conv(x))
         layers = []
         for stage in (self.res1, self.res2, self.res3, self.res4):
             for block in stage:

@@ -1,7 +1,8 @@
 """What every op needs: registration with torch.library, and the checks of what a user can get wrong."""
 
 import torch
-from torch.autograd import forward_ad
+
+from .._transforms import transformed
 
 _library = torch.library.Library("langevin_ext", "DEF")
 STATE = (torch.float32, torch.float64)
@@ -17,17 +18,6 @@ def define(schema, implementation, fake, backward=None, setup_context=None):
     if backward is not None:
         torch.library.register_autograd(f"langevin_ext::{name}", backward, setup_context=setup_context, lib=_library)
     return getattr(torch.ops.langevin_ext, name).default
-
-
-def transformed(*tensors) -> bool:
-    """Whether a transform of torch.func (grad, jvp, vmap, ...) is at work, or a tensor has a forward-mode tangent.
-
-    What is registered with torch.library does not take part in those: torch refuses `torch.func.grad`, and leaves out
-    tangents without a word. The ops that have derivatives run in plain torch then, the others refuse.
-    """
-    if torch._C._are_functorch_transforms_active():
-        return True
-    return any(t is not None and forward_ad.unpack_dual(t).tangent is not None for t in tensors)
 
 
 def signed(seed):
@@ -101,10 +91,10 @@ def check_no_gradient(name, label, tensor):
     """For ops in place, which have no derivative."""
     if tensor.requires_grad and torch.is_grad_enabled():
         raise ValueError(f"{name}: {label} must not require grad, the step is in place; call it under torch.no_grad()")
-    if transformed(tensor):
+    if transformed():
         raise ValueError(
-            f"{name}: {label} must be a plain tensor, got one within a transform of torch.func or with a forward-mode "
-            f"tangent; the step is in place and has no derivative, langevin_ext.reference.{name} has"
+            f"{name}: {label} must be a plain tensor, got one within a transform of torch.func or a level of "
+            f"forward-mode derivatives; the step is in place and has no derivative, langevin_ext.reference.{name} has"
         )
 
 

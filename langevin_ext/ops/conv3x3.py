@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 
 from .. import _native
-from .common import define, transformed
+from .._transforms import transformed
+from .common import define
 
 CHANNELS = 16  # come in multiples of this
 TILE = 4
@@ -93,11 +94,28 @@ def _save(ctx, inputs, output):
     ctx.save_for_backward(*tensors[:2])
 
 
+# The three of above for the derivatives: where a gradient may have a tangent, although x had none, in plain torch.
+def _c(x, weight, d):
+    return F.conv2d(x, weight, padding=d, dilation=d) if transformed() else _forward_op(x, weight, None, d)
+
+
+def _t(grad_y, weight, d):
+    if not transformed():
+        return _transposed_op(grad_y, weight, d)
+    return torch.nn.grad.conv2d_input((len(grad_y), weight.shape[1], *grad_y.shape[2:]), weight, grad_y, 1, d, d)
+
+
+def _k(x, grad_y, d):
+    if not transformed():
+        return _weight_op(x, grad_y, d)
+    return torch.nn.grad.conv2d_weight(x, (grad_y.shape[1], x.shape[1], 3, 3), grad_y, 1, d, d)
+
+
 def _forward_backward(ctx, grad_y):
     (x, weight), d, (need_x, need_weight, need_bias, _) = ctx.saved_tensors, ctx.dilation, ctx.needs_input_grad
     return (
-        _transposed_op(grad_y, weight, d) if need_x else None,
-        _weight_op(x, grad_y, d) if need_weight else None,
+        _t(grad_y, weight, d) if need_x else None,
+        _k(x, grad_y, d) if need_weight else None,
         grad_y.sum(dim=(0, 2, 3)) if need_bias else None,
         None,
     )
@@ -105,20 +123,12 @@ def _forward_backward(ctx, grad_y):
 
 def _transposed_backward(ctx, grad):
     (grad_y, weight), d, (need_grad_y, need_weight, _) = ctx.saved_tensors, ctx.dilation, ctx.needs_input_grad
-    return (
-        _forward_op(grad, weight, None, d) if need_grad_y else None,
-        _weight_op(grad, grad_y, d) if need_weight else None,
-        None,
-    )
+    return _c(grad, weight, d) if need_grad_y else None, _k(grad, grad_y, d) if need_weight else None, None
 
 
 def _weight_backward(ctx, grad):
     (x, grad_y), d, (need_x, need_grad_y, _) = ctx.saved_tensors, ctx.dilation, ctx.needs_input_grad
-    return (
-        _transposed_op(grad_y, grad, d) if need_x else None,
-        _forward_op(x, grad, None, d) if need_grad_y else None,
-        None,
-    )
+    return _t(grad_y, grad, d) if need_x else None, _c(x, grad, d) if need_grad_y else None, None
 
 
 _forward_op = define(
@@ -217,6 +227,6 @@ def is_winograd(x, weight, bias=None, dilation=1) -> bool:
         and isinstance(dilation, int)
         and dilation > 0
         and not torch.is_autocast_enabled("cpu")
-        and not transformed(*tensors)
+        and not transformed()
         and not why_not_fast(weight.shape[1], weight.shape[0], x.shape[2], x.shape[3], dilation)
     )

@@ -5,6 +5,7 @@ import math
 import torch
 
 from .. import _native, reference
+from .._transforms import transformed
 from ..reference import check_counter
 from .common import (
     ACTIVATION,
@@ -16,7 +17,6 @@ from .common import (
     dense,
     per_sample,
     signed,
-    transformed,
     unsigned,
 )
 
@@ -101,7 +101,7 @@ def dsm_loss(score, sigma, *, seed, step, first=0, stream=3, anneal_power=2.0) -
     Vincent 2011; Song and Ermon 2019 (arXiv:1907.05600), equations 5 and 6 with lambda(sigma) = sigma^p: it is
     1/2 sigma^p |score - target|^2 with target = -(x_noisy - x) / sigma^2 = -z / sigma. z is made again inside the
     kernel, equal to that of `perturb` with the same coordinates. Twice differentiable in score; within torch.func and
-    with forward-mode tangents in plain torch, and in sigma too.
+    with forward-mode tangents in plain torch.
 
     Args:
         score: (samples, ...) float32, bfloat16, float16 or float64: the model at perturb(x, sigma).
@@ -123,7 +123,7 @@ def dsm_loss(score, sigma, *, seed, step, first=0, stream=3, anneal_power=2.0) -
     if not math.isfinite(anneal_power):
         raise ValueError(f"{name}: anneal_power must be finite, got {anneal_power}")
     check_counter(name, seed, step, first, stream, score.shape)
-    if transformed(score, sigma):
+    if transformed():
         at = {"seed": seed, "step": step, "first": first, "stream": stream}
         return reference.dsm_loss(score, sigma, anneal_power=anneal_power, **at)
     with_grad = score.requires_grad and torch.is_grad_enabled()

@@ -3,6 +3,7 @@
 import torch
 
 from .. import _native, reference
+from .._transforms import transformed
 from ..reference import check_counter
 from .common import (
     ACTIVATION,
@@ -13,7 +14,6 @@ from .common import (
     define,
     dense,
     signed,
-    transformed,
     unsigned,
 )
 
@@ -40,7 +40,7 @@ def perturb(x, sigma, *, seed, step, first=0, stream=3) -> torch.Tensor:
     """Images with Gaussian noise of the level given for each, x + sigma z, the noise made inside the kernel.
 
     Vincent 2011; Song and Ermon 2019 (arXiv:1907.05600), equation 5. `dsm_loss` with the same coordinates makes the
-    same z again. Differentiable in x; within torch.func and with forward-mode tangents in plain torch, in sigma too.
+    same z again. Differentiable in x; within torch.func and with forward-mode tangents in plain torch.
 
     Args:
         x: (samples, ...) float32, bfloat16, float16 or float64.
@@ -59,6 +59,6 @@ def perturb(x, sigma, *, seed, step, first=0, stream=3) -> torch.Tensor:
     check_batch(name, "x", x)
     check_sigma(name, sigma, "x", x)
     check_counter(name, seed, step, first, stream, x.shape)
-    if transformed(x, sigma):
+    if transformed():
         return reference.perturb(x, sigma, seed=seed, step=step, first=first, stream=stream)
     return _perturb_op(x, sigma, signed(seed), step, first, stream)

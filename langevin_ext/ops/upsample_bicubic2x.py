@@ -4,8 +4,9 @@ import torch
 import torch.nn.functional as F
 
 from .. import _native, reference
+from .._transforms import transformed
 from ..reference import bicubic2x_weights, check_counter
-from .common import STATE, check_tensor, define, dense, signed, transformed, unsigned
+from .common import STATE, check_tensor, define, dense, signed, unsigned
 
 NAME = "upsample_bicubic2x"
 INPUT = (torch.float32, torch.bfloat16, torch.float16)
@@ -82,7 +83,7 @@ def _backward(ctx, grad_y, grad_u):
 def _transposed(grad, axis, a):
     """The gradient in x along one axis from that in y: what each tap took goes back, from beyond the border too."""
     grad = grad.movedim(axis, -1)
-    even, odd = grad.unflatten(-1, (-1, 2)).unbind(-1)
+    even, odd = grad.reshape(*grad.shape[:-1], -1, 2).unbind(-1)  # vmap knows this one
     quarter, three, five, seven = bicubic2x_weights(a, grad.dtype)
     parts = [w * even for w in (seven, three, quarter, five)], [w * odd for w in (five, quarter, three, seven)]
     padded = sum(F.pad(parts[phase][j], (j + phase, 4 - j - phase)) for phase in (0, 1) for j in range(4))
@@ -147,7 +148,7 @@ def upsample_bicubic2x(x, *, a=-0.75, sigma=0.0, seed=0, step=0, first=0, stream
         raise TypeError(f"{NAME}: input_dtype must be {names} or None with a {str(x.dtype)[6:]} x, got {input_dtype}")
     samples, channels, height, width = x.shape
     check_counter(NAME, seed, step, first, stream, (samples, channels, 2 * height, 2 * width))
-    if transformed(x):
+    if transformed():
         at = {"seed": seed, "step": step, "first": first, "stream": stream}
         return reference.upsample_bicubic2x(x, a=a, sigma=sigma, input_dtype=input_dtype, **at)
     y, u = _upsample_op(x, float(a), float(sigma), signed(seed), step, first, stream, input_dtype)
