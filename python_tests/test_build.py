@@ -111,6 +111,7 @@ def test_what_is_built(build, monkeypatch, tmp_path, capfd, with_cuda):
 
     cuda = toolkit(tmp_path / "cuda")
     monkeypatch.setenv("LANGEVIN_CUDA_ARCHS", "80 90")
+    monkeypatch.delenv("LANGEVIN_WERROR", raising=False)
     monkeypatch.setattr(build, "candidate_roots", lambda: iter([cuda] if with_cuda else []))
     monkeypatch.setattr(build, "ROOT", tmp_path)
     monkeypatch.setattr(build.subprocess, "run", run)
