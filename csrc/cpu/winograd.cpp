@@ -1,6 +1,7 @@
 // The loops for any CPU, and the choice among them.
 #define LV_ISA any
-#define LV_WIDTH 1
+#define LV_LANES 4
+#define LV_WIDTH 2
 #include "winograd_gradients.h"
 
 namespace lv {

@@ -40,7 +40,7 @@ inline __attribute__((always_inline)) void outputs_to_points(Vector* v) {
   v[5 * step] = d;
 }
 
-// G w G^T of 16 outputs for one channel, to `to`, from one point to the next by `plane`.
+// G w G^T of kLanes outputs for one channel, to `to`, from one point to the next by `plane`.
 inline __attribute__((always_inline)) void store_points(const Vector* w, float* to, int64_t plane) {
   Vector rows[3 * kPatch], points[kPatch];
   for (int64_t j = 0; j < 3; ++j) weights_to_points<3, 3>(w + j, rows + j);
@@ -50,20 +50,20 @@ inline __attribute__((always_inline)) void store_points(const Vector* w, float* 
   }
 }
 
-// 16 outputs, all channels.
+// kLanes outputs, all channels.
 void transform_weight(const WinogradWeight& p, int64_t output) {
   const int64_t plane = p.channels * p.outputs;
   const Strip strip(p.outputs, kPanel, p.channels, output);
   float* to = p.points + strip.offset + output % kPanel;
-  alignas(64) float lines[kVector][kVector], taps[kTaps][kVector][kVector];
-  for (int64_t channel = 0; channel < p.channels; channel += kVector) {
-    for (int64_t tap = 0; tap < kTaps; ++tap) {  // 16x16 transposes: vectors over the outputs
+  alignas(64) float lines[kLanes][kLanes], taps[kTaps][kLanes][kLanes];
+  for (int64_t channel = 0; channel < p.channels; channel += kLanes) {
+    for (int64_t tap = 0; tap < kTaps; ++tap) {  // transposes: vectors over the outputs
       const float* from = p.weight + (output * kTaps + tap) * p.channels + channel;
-      for (int64_t i = 0; i < kVector; ++i) store(lines[i], load(from + i * kTaps * p.channels));
-      for (int64_t j = 0; j < kVector; ++j)
-        for (int64_t i = 0; i < kVector; ++i) taps[tap][j][i] = lines[i][j];
+      for (int64_t i = 0; i < kLanes; ++i) store(lines[i], load(from + i * kTaps * p.channels));
+      for (int64_t j = 0; j < kLanes; ++j)
+        for (int64_t i = 0; i < kLanes; ++i) taps[tap][j][i] = lines[i][j];
     }
-    for (int64_t j = 0; j < kVector; ++j) {
+    for (int64_t j = 0; j < kLanes; ++j) {
       Vector w[kTaps];
       for (int64_t tap = 0; tap < kTaps; ++tap) w[tap] = load(taps[tap][j]);
       store_points(w, to + (channel + j) * strip.width, plane);
@@ -74,7 +74,7 @@ void transform_weight(const WinogradWeight& p, int64_t output) {
 // The same for the transposed convolution, whose outputs are this one's channels: one channel, all its outputs.
 void transform_transposed_weight(const WinogradWeight& p, int64_t channel) {
   const int64_t plane = p.channels * p.outputs;
-  for (int64_t output = 0; output < p.outputs; output += kVector) {
+  for (int64_t output = 0; output < p.outputs; output += kLanes) {
     const Strip strip(p.outputs, kPanel, p.channels, output);
     Vector w[kTaps];
     for (int64_t tap = 0; tap < kTaps; ++tap)
@@ -93,7 +93,7 @@ void transform_gradient(const Winograd& p, const float* grad_y, int64_t tile, in
     const bool inside = row < p.height && column < p.width;
     pixels[i] = inside ? grad_y + ((at.sample * p.height + row) * p.width + column) * p.outputs : nullptr;
   }
-  for (int64_t c = 0; c < p.outputs; c += kVector) {
+  for (int64_t c = 0; c < p.outputs; c += kLanes) {
     const Strip strip(p.outputs, kRun, block, c);
     float* to = out + strip.offset + slot * strip.width + c % kRun;
     Vector v[kPoints];
@@ -115,7 +115,7 @@ inline __attribute__((always_inline)) void multiply_transposed(const float* a, i
   for (int64_t k = 0; k < run; ++k, a += stride, b += width) {
     Vector right[vectors];
 #pragma GCC unroll 8
-    for (int j = 0; j < vectors; ++j) right[j] = load(b + j * kVector);
+    for (int j = 0; j < vectors; ++j) right[j] = load(b + j * kLanes);
 #pragma GCC unroll 8
     for (int i = 0; i < rows; ++i) {
       const float left = a[i];
@@ -127,7 +127,7 @@ inline __attribute__((always_inline)) void multiply_transposed(const float* a, i
   for (int i = 0; i < rows; ++i) {
 #pragma GCC unroll 8
     for (int j = 0; j < vectors; ++j) {
-      float* to = m + i * width + j * kVector;
+      float* to = m + i * width + j * kLanes;
       store(to, begin ? sums[i][j] : load(to) + sums[i][j]);
     }
   }
@@ -138,6 +138,15 @@ void multiply_columns(const float* a, int64_t rows, const float* b, int64_t widt
   int64_t i = 0;
   for (; i + 6 <= rows; i += 6) multiply_transposed<6, vectors>(a + i, rows, b, width, run, m + i * width, begin);
   for (; i < rows; i += 2) multiply_transposed<2, vectors>(a + i, rows, b, width, run, m + i * width, begin);
+}
+
+// The columns from `j` on.
+template <int vectors = LV_WIDTH>
+void multiply_strip(const float* a, int64_t rows, const float* b, int64_t width, int64_t run, float* m, bool begin,
+                    int64_t j = 0) {
+  for (; width - j >= vectors * kLanes; j += vectors * kLanes)
+    multiply_columns<vectors>(a, rows, b + j, width, run, m + j, begin);
+  if constexpr (vectors * kLanes > kVector) multiply_strip<vectors / 2>(a, rows, b, width, run, m, begin, j);
 }
 
 // One point's gradient for one panel of channels, from `rows` tiles: v and m as the transforms make them, u [K, panel].
@@ -151,23 +160,14 @@ void gradient_product(const Winograd& p, int64_t panel, int64_t rows, int64_t bl
       const Strip from(p.outputs, kRun, block, k);
       const float *a = m + from.offset + row * from.width, *b = v + row * strip.width;
       float* to = u + k * strip.width;
-      const bool first = begin && row == 0;
-      int64_t j = 0;
-      if constexpr (LV_WIDTH >= 4)
-        for (; strip.width - j >= 4 * kVector; j += 4 * kVector)
-          multiply_columns<4>(a, from.width, b + j, strip.width, run, to + j, first);
-      if constexpr (LV_WIDTH >= 2)
-        for (; strip.width - j >= 2 * kVector; j += 2 * kVector)
-          multiply_columns<2>(a, from.width, b + j, strip.width, run, to + j, first);
-      for (; strip.width - j >= kVector; j += kVector)
-        multiply_columns<1>(a, from.width, b + j, strip.width, run, to + j, first);
+      multiply_strip(a, from.width, b, strip.width, run, to, begin && row == 0);
     }
   }
 }
 
 // G^T u G for one output, all channels.
 void gradient_of_weight(const Winograd& p, int64_t output, const float* u, float* grad_weight) {
-  for (int64_t c = 0; c < p.channels; c += kVector) {
+  for (int64_t c = 0; c < p.channels; c += kLanes) {
     const Strip strip(p.channels, kRun, p.outputs, c);
     const float* from = u + strip.offset + output * strip.width + c % kRun;
     Vector points[kPoints], rows[3 * kPatch], w[kTaps];
@@ -186,7 +186,7 @@ void winograd_weight(const WinogradWeight& p, int threads) {
     for (int64_t channel = 0; channel < p.channels; ++channel) transform_transposed_weight(p, channel);
   } else {
 #pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
-    for (int64_t output = 0; output < p.outputs; output += kVector) transform_weight(p, output);
+    for (int64_t output = 0; output < p.outputs; output += kLanes) transform_weight(p, output);
   }
 }
 

@@ -8,6 +8,7 @@
 #pragma GCC target("arch=x86-64-v4,avx512vnni")
 #pragma GCC optimize("fp-contract=fast")
 #define LV_ISA vnni
+#define LV_LANES 16
 #define LV_WIDTH 4
 #include "winograd_loops.h"
 

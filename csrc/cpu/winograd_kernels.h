@@ -18,7 +18,7 @@ struct Float32 {
 void transform_input(const Winograd& p, int64_t tile, int64_t slot, int64_t block, float* out) {
   const Pixels pixels(p, tile);
   const int64_t plane = p.plane(p.channels);
-  for (int64_t c = 0; c < p.channels; c += kVector) {
+  for (int64_t c = 0; c < p.channels; c += kLanes) {
     const Strip strip(p.channels, kRun, block, c);
     float* to = out + strip.offset + slot * strip.width + c % kRun;
     Vector v[kPoints];

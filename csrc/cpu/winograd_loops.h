@@ -1,6 +1,10 @@
 // What the forms of winograd.h share. Included once for each instruction set, after its `#pragma GCC target`, in a
-// namespace LV_ISA of its own; LV_WIDTH is how many vectors of 16 outputs the accumulators of the product have room
-// for. A form is a struct with the types `Factor` and `Sum` and the functions `plus` and `added` of the product's loop.
+// namespace LV_ISA of its own. LV_LANES is how many floats one of its registers holds: wider vectors would not stay in
+// registers, GCC moves them through memory in pieces. LV_WIDTH is how many of them fit six times, as the product's
+// sums. A form is a struct with the types `Factor` and `Sum` and the functions `plus` and `added` of the product's
+// loop.
+#include <type_traits>
+
 #include "../winograd.h"
 
 #if defined(__GNUC__) && !defined(__clang__)
@@ -11,7 +15,8 @@ namespace lv {
 namespace LV_ISA {
 namespace {
 
-typedef float Vector __attribute__((vector_size(4 * kVector)));
+constexpr int64_t kLanes = LV_LANES;
+typedef float Vector __attribute__((vector_size(4 * kLanes)));
 
 template <typename Any = Vector>
 inline __attribute__((always_inline)) Any load(const void* from) {
@@ -86,7 +91,7 @@ struct Pixels {
       from[i] = inside ? image + (row * p.width + column) * p.channels : nullptr;
     }
   }
-  // v <- B^T d of 16 channels.
+  // v <- B^T d of kLanes channels.
   inline __attribute__((always_inline)) void begin(int64_t channel, Vector* v) const {
     for (int64_t i = 0; i < kPoints; ++i) v[i] = from[i] != nullptr ? load(from[i] + channel) : Vector{};
     for (int64_t i = 0; i < kPatch; ++i) to_points<kPatch>(v + i);
@@ -103,7 +108,7 @@ inline __attribute__((always_inline)) void multiply(const Factor<Form>* a, int64
   for (int64_t k = 0; k < run; ++k, ++a, ++below, b += width) {
     typename Form::Sum right[vectors];
 #pragma GCC unroll 8
-    for (int j = 0; j < vectors; ++j) right[j] = load<typename Form::Sum>(b + j * kVector);
+    for (int j = 0; j < vectors; ++j) right[j] = load<typename Form::Sum>(b + j * kLanes);
 #pragma GCC unroll 8
     for (int i = 0; i < rows; ++i) {
       const int64_t at = i % 3 == 0 ? 0 : i % 3 == 1 ? run : twice;  // within [] GCC 12's sanitizer makes it wrong
@@ -116,7 +121,7 @@ inline __attribute__((always_inline)) void multiply(const Factor<Form>* a, int64
   for (int i = 0; i < rows; ++i) {
 #pragma GCC unroll 8
     for (int j = 0; j < vectors; ++j) {
-      float* to = m + i * width + j * kVector;
+      float* to = m + i * width + j * kLanes;
       store(to, Form::added(begin ? Vector{} : load(to), sums[i][j], scale, i));
     }
   }
@@ -128,25 +133,28 @@ void multiply_rows(const Factor<Form>* a, int64_t run, const Factor<Form>* b, in
   constexpr int kRows = 6, kLine = 16;
   const Factor<Form>*ahead = b + run * width, *end = ahead + run * width;  // the weights that are needed next
   const int64_t share = run * width * kRows / (rows * kLine) + 1;
-  for (; rows >= kRows; rows -= kRows, a += kRows * run, m += kRows * width, scale += Form::kScale * kRows) {
+  const auto next = [&](auto count) __attribute__((always_inline)) {
+    constexpr int kCount = decltype(count)::value;
+    multiply<Form, kCount, vectors>(a, run, b, width, scale, m, begin);
+    rows -= kCount, a += kCount * run, m += kCount * width, scale += Form::kScale * kCount;
+  };
+  while (rows >= kRows) {
     for (int64_t i = 0; i < share && ahead < end; ++i, ahead += kLine) __builtin_prefetch(ahead);
-    multiply<Form, kRows, vectors>(a, run, b, width, scale, m, begin);
+    next(std::integral_constant<int, kRows>());
   }
-  for (; rows > 0; --rows, a += run, m += width, scale += Form::kScale)
-    multiply<Form, 1, vectors>(a, run, b, width, scale, m, begin);
+  if (rows >= 4) next(std::integral_constant<int, 4>());
+  if (rows >= 2) next(std::integral_constant<int, 2>());
+  if (rows >= 1) next(std::integral_constant<int, 1>());
 }
 
-template <typename Form>
+// The columns from `j` on.
+template <typename Form, int vectors = LV_WIDTH>
 void multiply_panel(const Factor<Form>* a, int64_t run, const Factor<Form>* b, int64_t width, const float* scale,
-                    float* m, int64_t rows, bool begin) {
-  int64_t j = 0;
-  if constexpr (LV_WIDTH >= 4)
-    for (; width - j >= 4 * kVector; j += 4 * kVector)
-      multiply_rows<Form, 4>(a, run, b + j, width, scale, m + j, rows, begin);
-  if constexpr (LV_WIDTH >= 2)
-    for (; width - j >= 2 * kVector; j += 2 * kVector)
-      multiply_rows<Form, 2>(a, run, b + j, width, scale, m + j, rows, begin);
-  for (; width - j >= kVector; j += kVector) multiply_rows<Form, 1>(a, run, b + j, width, scale, m + j, rows, begin);
+                    float* m, int64_t rows, bool begin, int64_t j = 0) {
+  for (; width - j >= vectors * kLanes; j += vectors * kLanes)
+    multiply_rows<Form, vectors>(a, run, b + j, width, scale, m + j, rows, begin);
+  if constexpr (vectors * kLanes > kVector)
+    multiply_panel<Form, vectors / 2>(a, run, b, width, scale, m, rows, begin, j);
 }
 
 void transform_output(const Winograd& p, int64_t tile, int64_t slot, int64_t block, const float* m) {
@@ -154,7 +162,7 @@ void transform_output(const Winograd& p, int64_t tile, int64_t slot, int64_t blo
   const int64_t shrink = p.pool ? 2 : 1, height = p.height / shrink, width = p.width / shrink;
   const int64_t side = kTile / shrink, row = at.row / shrink, column = at.column / shrink;
   const int64_t plane = p.plane(p.outputs), image = at.sample * height * width;
-  for (int64_t c = 0; c < p.outputs; c += kVector) {
+  for (int64_t c = 0; c < p.outputs; c += kLanes) {
     const Strip strip(p.outputs, kPanel, block, c);
     const float* from = m + strip.offset + slot * strip.width + c % kPanel;
     Vector v[kPoints];

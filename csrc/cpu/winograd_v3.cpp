@@ -5,6 +5,7 @@
 #pragma GCC target("arch=x86-64-v3")
 #pragma GCC optimize("fp-contract=fast")
 #define LV_ISA v3
-#define LV_WIDTH 1
+#define LV_LANES 8
+#define LV_WIDTH 2
 #include "winograd_gradients.h"
 #endif

@@ -5,6 +5,7 @@
 #pragma GCC target("arch=x86-64-v4")
 #pragma GCC optimize("fp-contract=fast")
 #define LV_ISA v4
+#define LV_LANES 16
 #define LV_WIDTH 4
 #include "winograd_gradients.h"
 #endif
