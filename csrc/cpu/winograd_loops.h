@@ -128,11 +128,12 @@ inline __attribute__((always_inline)) void multiply(const Factor<Form>* a, int64
 }
 
 template <typename Form, int vectors>
-void multiply_rows(const Factor<Form>* a, int64_t run, const Factor<Form>* b, int64_t width, const float* scale,
-                   float* m, int64_t rows, bool begin) {
+void multiply_rows(const Factor<Form>* a, int64_t run, const Factor<Form>* b, int64_t width, const Factor<Form>* ahead,
+                   const float* scale, float* m, int64_t rows, bool begin) {
   constexpr int kRows = 6, kLine = 16;
-  const Factor<Form>*ahead = b + run * width, *end = ahead + run * width;  // the weights that are needed next
-  const int64_t share = run * width * kRows / (rows * kLine) + 1;
+  // The weights that are needed next: as many as are multiplied here, of the next run's.
+  const int64_t columns = vectors * kLanes, share = run * columns * kRows / (rows * kLine) + 1;
+  const Factor<Form>* end = ahead + run * columns;
   const auto next = [&](auto count) __attribute__((always_inline)) {
     constexpr int kCount = decltype(count)::value;
     multiply<Form, kCount, vectors>(a, run, b, width, scale, m, begin);
@@ -152,7 +153,7 @@ template <typename Form, int vectors = LV_WIDTH>
 void multiply_panel(const Factor<Form>* a, int64_t run, const Factor<Form>* b, int64_t width, const float* scale,
                     float* m, int64_t rows, bool begin, int64_t j = 0) {
   for (; width - j >= vectors * kLanes; j += vectors * kLanes)
-    multiply_rows<Form, vectors>(a, run, b + j, width, scale, m + j, rows, begin);
+    multiply_rows<Form, vectors>(a, run, b + j, width, b + run * (width + j), scale, m + j, rows, begin);
   if constexpr (vectors * kLanes > kVector)
     multiply_panel<Form, vectors / 2>(a, run, b, width, scale, m, rows, begin, j);
 }
