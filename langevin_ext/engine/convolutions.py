@@ -74,7 +74,8 @@ _WINOGRAD = {"fp32": Winograd, "int16": WinogradInt16}
 def winograd_points(weight) -> torch.Tensor:
     """G w G^T of csrc/winograd.h: (36, C, K) float64."""
     g = torch.tensor(_G, dtype=torch.float64)
-    return torch.einsum("ij,ocjk,lk->ilco", g, weight.detach().double(), g).flatten(0, 1)
+    taps = weight.detach().permute(2, 3, 1, 0).reshape(9, -1).double()
+    return (torch.kron(g, g) @ taps).view(-1, weight.shape[1], len(weight))
 
 
 def winograd_weight(weight) -> torch.Tensor:
@@ -88,13 +89,14 @@ def winograd_int16_weight(weight) -> tuple[torch.Tensor, torch.Tensor, torch.Ten
     The scales are about the finest of that form for which the 32-bit sums of csrc/winograd.h cannot overflow. Zeros
     and other small values, which could have any, have no say in those that outputs share.
     """
-    points = winograd_points(weight)
+    points = winograd_points(weight).float()
     count, channels, outputs = points.shape
-    runs = [run.abs().sum(1) for run in points.split(INT16_RUN, dim=1)]
-    sums, largest = torch.stack(runs).amax(0).clamp(min=1e-30), points.abs().amax(1).clamp(min=1e-30)
+    sizes = points.abs()
+    sums = torch.stack([run.sum(1) for run in sizes.split(INT16_RUN, dim=1)]).amax(0).clamp(min=1e-30)
+    largest = sizes.amax(1).clamp(min=1e-30)
     # Rounding adds at most 1/2 to each integer.
     finest = torch.minimum((2**31 / INT16_LARGEST - INT16_RUN) / sums, (2**15 - 1) / largest)  # (36, K)
-    rows = torch.tensor(_G, dtype=torch.float64).norm(dim=1)
+    rows = torch.tensor(_G).norm(dim=1)
     usual = 1 / torch.outer(rows, rows).flatten()[:, None]  # of weights that are not related to each other
     apart = finest / usual
     at_points = (apart / apart.amin(0)).clamp(max=INT16_APART).log().mean(1, keepdim=True).exp().mul(usual)[:, 0]
@@ -103,7 +105,7 @@ def winograd_int16_weight(weight) -> tuple[torch.Tensor, torch.Tensor, torch.Ten
     padded = F.pad(integers, (0, 0, 0, -channels % INT16_GROUP)).to(torch.int16)
     pairs = padded.view(count, -1, 2, INT16_GROUP // 2, outputs).movedim(2, -1)  # channels i and i + 16 of a group
     panels = [panel.flatten(1) for panel in pairs.split(PANEL, dim=3)]
-    return torch.cat(panels, dim=1).flatten(), (1 / at_points).float(), (1 / at_outputs).float()
+    return torch.cat(panels, dim=1).flatten(), 1 / at_points, 1 / at_outputs
 
 
 def _in_panels(points):
