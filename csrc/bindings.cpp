@@ -2,6 +2,7 @@
 // are in langevin_ext/ops, the only caller.
 #include "bind/caster.h"
 #include "bind/entries.h"
+#include "cpu/isa.h"
 
 #if defined(LV_WITH_CUDA)
 #include "cuda/device.h"
@@ -35,6 +36,9 @@ pybind11::dict build_info() {
   info["compiler"] = __VERSION__;  // names clang itself
 #else
   info["compiler"] = "gcc " __VERSION__;
+#endif
+#if !defined(LV_EMULATE)
+  info["isa"] = isa() == Isa::kV4 ? "v4" : isa() == Isa::kV3 ? "v3" : "any";
 #endif
 #if defined(LV_WITH_CUDA)
   info["cuda"] = true;
@@ -96,4 +100,5 @@ PYBIND11_MODULE(LV_MODULE_NAME, m) {
   m.def("winograd_int16", &lv::winograd_int16);
   m.def("winograd_int16_scratch", &lv::winograd_int16_scratch);
   m.def("why_no_winograd_int16", &lv::why_no_winograd_int16);
+  m.def("why_winograd_int16_is_slow", &lv::why_winograd_int16_is_slow);
 }

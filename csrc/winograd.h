@@ -76,7 +76,8 @@ struct WinogradInt16 : Winograd {
 
 void winograd_cpu(const Winograd& p, int threads);
 void winograd_int16_cpu(const WinogradInt16& p, int threads);
-const char* why_no_winograd_int16_cpu();  // "" where this CPU runs it
+const char* why_no_winograd_int16_cpu();       // "" where this CPU runs it
+const char* why_winograd_int16_is_slow_cpu();  // "" where it runs and is faster than the form in float32
 
 // For training: y is linear in w, so that with g = dL/dy
 //   dL/dx is the convolution of g with the transposed weight, w'_ck = w_kc turned by half a turn;

@@ -6,11 +6,13 @@ and then the ops run on `langevin_ext.reference`. Each reason is given once, as 
 
 import functools
 import hashlib
+import os
 import warnings
 from pathlib import Path
 
 import torch
 
+ISAS = ("any", "v3", "v4")  # the x86-64 levels that have loops of their own
 REBUILD = "run 'pip install -e .' (or reinstall langevin_ext) to build it"
 
 
@@ -20,6 +22,8 @@ class SlowerPathWarning(UserWarning):
 
 def _load():
     """(module, "") or (None, the reason)."""
+    if (isa := os.environ.get("LANGEVIN_ISA", "v4")) not in ISAS:
+        raise ValueError(f"langevin_ext: LANGEVIN_ISA must be one of {', '.join(ISAS)} or not set, got {isa!r}")
     try:
         from . import _C
     except ImportError as error:
@@ -99,8 +103,9 @@ def backend_info() -> dict:
 
     Returns:
         dict with `native` (bool) and `native_reason`; `cuda_built` (bool), `cuda_archs` and `cuda_built_reason`;
-        `cuda_runs` (bool) and `cuda_reason`; `cpu` (torch's name of the instruction set), `threads`, `compiler`,
-        `torch`, `version`. A reason is "" where there is nothing to explain.
+        `cuda_runs` (bool) and `cuda_reason`; `cpu` (torch's name of the instruction set), `isa` (the x86-64 level of
+        the native loops that run here, which the environment variable LANGEVIN_ISA limits: "any", "v3" with AVX2, "v4"
+        with AVX-512), `threads`, `compiler`, `torch`, `version`. A reason is "" where there is nothing to explain.
     """
     from . import __version__
 
@@ -112,6 +117,7 @@ def backend_info() -> dict:
         "native": _core is not None,
         "native_reason": _core_reason,
         "compiler": built.get("compiler", ""),
+        "isa": built.get("isa", ""),
         "cuda_built": built.get("cuda", False),
         "cuda_archs": built.get("cuda_archs", ""),
         "cuda_built_reason": built.get("no_cuda_reason", "" if built else _core_reason),

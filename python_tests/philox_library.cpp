@@ -31,7 +31,7 @@ CLONES void pairs(const uint32_t* words, int64_t count, float* out) {
 bool lanes(int level, uint64_t seed, uint32_t sample, int64_t begin, int64_t count, float* out) {
   const lv::NoiseKey key = lv::noise_key(seed, 0, 0);
   if (level == 0) return lv::fill_noise_anywhere(key, sample, begin, count, out), true;
-#if defined(LV_LANES)
+#if defined(LV_HAS_CLONES)
   if (level == 3 && __builtin_cpu_supports("x86-64-v3"))
     return lv::v3::fill_noise(key, sample, begin, count, out), true;
   if (level == 4 && __builtin_cpu_supports("x86-64-v4"))

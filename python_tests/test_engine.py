@@ -212,8 +212,8 @@ def test_errors(monkeypatch):
     monkeypatch.setattr(engine.engine, "bf16_runs", lambda: False)
     with pytest.raises(ValueError, match="'fp32' or 'auto' here, this CPU has no bfloat16"):
         engine.build(model, precision="bf16")
-    monkeypatch.setattr(engine.engine, "why_not_int16", lambda: "this CPU has no AVX512-VNNI")
-    with pytest.raises(ValueError, match="'fp32' or 'auto' here, this CPU has no AVX512-VNNI"):
+    monkeypatch.setattr(engine.engine, "why_not_int16", lambda: "this CPU has no AVX2")
+    with pytest.raises(ValueError, match="'fp32' or 'auto' here, this CPU has no AVX2"):
         engine.build(model, precision="int16")
 
 
@@ -313,6 +313,15 @@ def test_auto_takes_no_factors_that_spoil_a_network():
                 conv.weight[:, 5] /= 1000  # which makes up for it
     fast = engine.build(model)
     assert fast.precision == "fp32" and "fp32 for int16, in which scores of its starting points are off" in str(fast)
+    assert engine.build(model, precision="int16").precision == "int16"
+
+
+@needs_int16
+def test_auto_takes_no_factors_that_are_slower(monkeypatch):
+    model = make("NCSN", ngf=64)
+    monkeypatch.setattr(engine.engine, "why_int16_is_slow", lambda: "it has half the units")
+    fast = engine.build(model)
+    assert fast.precision == "fp32" and "fp32 for int16: it has half the units" in str(fast)
     assert engine.build(model, precision="int16").precision == "int16"
 
 

@@ -38,15 +38,17 @@ def test_winograd_equals_the_definition(dilation, channels, outputs):
         expected = F.conv2d(x.double(), weight.double(), bias.double(), padding=dilation, dilation=dilation)
         arena = Arena(torch.float32)
         y = conv(x, arena)
-        # values of order 1; the matrices enlarge the sums' rounding, a few 2^-24, about tenfold
-        assert (y - expected).abs().max() < 1e-5
-        assert (conv(x, arena, add.clone(memory_format=CHANNELS_LAST)) - expected - add).abs().max() < 1e-5
+        # values of order 1; the matrices enlarge the sums' rounding, a few 2^-24, about tenfold: 1.1e-6 seen, and
+        # 1.1e-5 for the largest of 300,000
+        assert (y - expected).square().mean().sqrt() < 2e-6
+        assert (y - expected).abs().max() < 2e-5
+        assert (conv(x, arena, add.clone(memory_format=CHANNELS_LAST)) - expected - add).abs().max() < 2e-5
         arena.threads = 3
         split = [conv(part.contiguous(memory_format=CHANNELS_LAST), arena) for part in (x[:1], x[1:])]
         assert torch.equal(torch.cat(split), y)  # a pixel's sums depend on neither threads nor batch
         if size[0] % 2 == size[1] % 2 == 0 and dilation == 1:
             pooled = convolutions.Winograd(weight, bias, pool=True)(x, arena)
-            assert (pooled - F.avg_pool2d(expected, 2)).abs().max() < 1e-5
+            assert (pooled - F.avg_pool2d(expected, 2)).abs().max() < 2e-5
 
 
 needs_int16 = pytest.mark.skipif(bool(convolutions.why_not_int16()), reason=convolutions.why_not_int16())

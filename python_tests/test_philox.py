@@ -29,7 +29,7 @@ def compiled(folder, flags):
     if shutil.which("g++") is None:
         pytest.skip("no g++")
     library = folder / "philox.so"
-    source = Path(__file__).with_name("philox_library.cpp")
+    sources = [Path(__file__).with_name("philox_library.cpp"), CSRC / "cpu" / "isa.cpp"]
     command = [
         "g++",
         "-std=c++17",
@@ -40,7 +40,7 @@ def compiled(folder, flags):
         "-fPIC",
         *flags.split(),
         f"-I{CSRC}",
-        str(source),
+        *map(str, sources),
         "-o",
         str(library),
     ]

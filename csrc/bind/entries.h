@@ -60,7 +60,8 @@ void winograd_int16(const TensorView& x, const TensorView& weight, const TensorV
                     const TensorView& scale, const OptionalTensor& bias, const OptionalTensor& add, const TensorView& y,
                     const TensorView& scratch, int64_t dilation, bool pool, int threads);
 int64_t winograd_int16_scratch(const TensorView& x, int64_t outputs, int64_t dilation);
-const char* why_no_winograd_int16();  // "" where this CPU runs it
+const char* why_no_winograd_int16();       // "" where this CPU runs it
+const char* why_winograd_int16_is_slow();  // "" where it runs and is faster than the form in float32
 
 // torch's current stream on a GPU; needs the GIL and throws what Python raised.
 void* current_cuda_stream(int device);

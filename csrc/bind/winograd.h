@@ -73,6 +73,12 @@ const char* why_no_winograd_int16() {
   return why_no_winograd_int16_cpu();
 #endif
 }
+const char* why_winograd_int16_is_slow() {
+#if !defined(LV_EMULATE)
+  if (*why_no_winograd_int16() == '\0') return why_winograd_int16_is_slow_cpu();
+#endif
+  return why_no_winograd_int16();
+}
 
 void winograd_int16(const TensorView& x, const TensorView& weight, const TensorView& point_scale,
                     const TensorView& scale, const OptionalTensor& bias, const OptionalTensor& add, const TensorView& y,

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "isa.h"
+
 namespace lv {
 namespace {
 
@@ -43,7 +45,7 @@ LV_CLONES void fill_noise_anywhere(const NoiseKey& key, uint32_t sample, int64_t
 }  // namespace
 }  // namespace lv
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 12
+#if defined(LV_HAS_CLONES)
 #pragma GCC push_options
 #pragma GCC target("arch=x86-64-v4")
 #define LV_ISA v4
@@ -61,16 +63,15 @@ LV_CLONES void fill_noise_anywhere(const NoiseKey& key, uint32_t sample, int64_t
 #define LV_MULTIPLY(a, b) __builtin_ia32_pmuludq256(a, b)
 #include "noise_lanes.h"
 #pragma GCC pop_options
-#define LV_LANES
 #endif
 
 namespace lv {
 
 void fill_noise(const NoiseKey& key, uint32_t sample, int64_t begin, int64_t count, float* z) {
   if (count <= 8) return fill_block_by_block(key, sample, static_cast<uint32_t>(begin / 4), count, z);
-#if defined(LV_LANES)
-  if (__builtin_cpu_supports("x86-64-v4")) return v4::fill_noise(key, sample, begin, count, z);
-  if (__builtin_cpu_supports("x86-64-v3")) return v3::fill_noise(key, sample, begin, count, z);
+#if defined(LV_HAS_CLONES)
+  if (isa() == Isa::kV4) return v4::fill_noise(key, sample, begin, count, z);
+  if (isa() == Isa::kV3) return v3::fill_noise(key, sample, begin, count, z);
 #endif
   fill_noise_anywhere(key, sample, begin, count, z);
 }

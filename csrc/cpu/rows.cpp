@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "../common.h"
+#include "isa.h"
 
 #if defined(__SSE2__)
 #include <emmintrin.h>
@@ -38,7 +39,7 @@ void stream_bytes(const char* from, char* to, size_t count) {
   memcpy(to, from, head), from += head, to += head, count -= head;
   const size_t lines = count / kLine;
 #if defined(LV_HAS_CLONES)
-  __builtin_cpu_supports("avx512f") ? stream_whole_lines(from, to, lines) : stream_lines(from, to, lines);
+  isa() == Isa::kV4 ? stream_whole_lines(from, to, lines) : stream_lines(from, to, lines);
 #else
   stream_lines(from, to, lines);
 #endif

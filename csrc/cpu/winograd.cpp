@@ -2,11 +2,12 @@
 #define LV_ISA any
 #define LV_LANES 4
 #define LV_WIDTH 2
+#include "isa.h"
 #include "winograd_gradients.h"
 
 namespace lv {
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 12
+#if defined(LV_HAS_CLONES)
 #define LV_DECLARE(isa)                                                                         \
   namespace isa {                                                                               \
   void winograd(const Winograd& p, int threads);                                                \
@@ -15,9 +16,9 @@ namespace lv {
   }
 LV_DECLARE(v3)
 LV_DECLARE(v4)
-#define LV_CALL(call)                                       \
-  if (__builtin_cpu_supports("x86-64-v4")) return v4::call; \
-  if (__builtin_cpu_supports("x86-64-v3")) return v3::call; \
+#define LV_CALL(call)                     \
+  if (isa() == Isa::kV4) return v4::call; \
+  if (isa() == Isa::kV3) return v3::call; \
   any::call
 #else
 #define LV_CALL(call) any::call

@@ -1,7 +1,7 @@
 // The loops for AVX512-VNNI. The pragmas stand behind what other files include too, which must stay what it is there.
 #include "../winograd.h"
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 12
+#if defined(LV_HAS_CLONES)
 #pragma GCC target("arch=x86-64-v4,avx512vnni")
 #pragma GCC optimize("fp-contract=fast")
 #define LV_ISA int16_vnni

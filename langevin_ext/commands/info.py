@@ -5,8 +5,10 @@ import json
 import click
 
 from .. import _native
-from ..engine.convolutions import why_not_int16
+from ..engine.convolutions import why_int16_is_slow, why_not_int16
 from ..training import shipped
+
+LOOPS = {"any": "any CPU", "v3": "x86-64-v3", "v4": "x86-64-v4"}
 
 
 @click.command()
@@ -21,9 +23,12 @@ def lines(facts):
     """The facts as sentences."""
     yield f"langevin_ext {facts['version']}, torch {facts['torch']}, {facts['cpu']}, {facts['threads']} threads"
     if facts["native"]:
-        yield f"native core:  runs (compiled by {facts['compiler']})"
-        reason = why_not_int16()
-        yield f"int16 engine: {'does not run: ' + reason if reason else 'runs'}"
+        yield f"native core:  runs (compiled by {facts['compiler']}; loops for {LOOPS[facts['isa']]})"
+        if reason := why_not_int16():
+            yield f"int16 engine: does not run: {reason}"
+        else:
+            slow = why_int16_is_slow()
+            yield f"int16 engine: runs{', if asked for: ' + slow if slow else ''}"
     else:
         yield f"native core:  does not run: {facts['native_reason']}"
     if facts["cuda_built"]:

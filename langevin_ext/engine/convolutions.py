@@ -169,6 +169,12 @@ def why_not_int16() -> str:
     return _native.core(torch.device("cpu")).why_no_winograd_int16()
 
 
+@functools.cache
+def why_int16_is_slow() -> str:
+    """Why `WinogradInt16` does not run here, or not faster than `Winograd`, "" where it does."""
+    return _native.core(torch.device("cpu")).why_winograd_int16_is_slow()
+
+
 def why_not_winograd(conv, height, width, precision) -> str:
     """Why a convolution is not computed by `Winograd`, "" where it is.
 

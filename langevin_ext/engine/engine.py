@@ -12,7 +12,7 @@ from .._transforms import transformed
 from ..models.ncsn import NCSN, NCSNv2
 from .arena import Arena
 from .channels_last import Fresh, GpuForms
-from .convolutions import CpuForms, why_not_int16, why_not_packed, why_not_winograd
+from .convolutions import CpuForms, why_int16_is_slow, why_not_int16, why_not_packed, why_not_winograd
 from .network import Network
 from .precisions import DTYPES, ON_CPU, ON_GPU, PRECISIONS, difference, finite
 
@@ -190,14 +190,14 @@ def build(model, *, precision="auto", device=None, batch=16) -> Engine:
     """The engine of a network.
 
     "auto" is the fastest whose error is far below the noise of a sampler's own steps: on the CPU int16 for networks of
-    at least 64 channels, where the CPU has it and a few scores differ from those in fp32 by at most 1 %, else fp32; on
+    at least 64 channels, where it is faster and a few scores differ from those in fp32 by at most 1 %, else fp32; on
     a GPU fp16, or bf16 where a few scores are not finite in fp16. The notes say which and why (docs/performance.md has
     the measurements).
 
     Args:
         model: `NCSN` or `NCSNv2` with float32 parameters.
         precision: "auto" or "fp32"; on the CPU "int16", factors of the products of F(4x4, 3x3) in 16-bit fixed point
-            with scales of their own for each tile, and exact sums, for CPUs with AVX512-VNNI; "bf16"; on a GPU also
+            with scales of their own for each tile, and exact sums, for CPUs with AVX2; "bf16"; on a GPU also
             "fp16" and "tf32". In bf16 and fp16 weights and activations between the first and last convolution have that
             type; in "tf32" all convolutions round their inputs to TF32, in no other does any. The error in the score is
             about 1 % in bf16, 0.2 % in fp16 and int16 (there more where a channel is 100 times as large as others).
@@ -233,13 +233,16 @@ def _on_cpu(model, precision, batch, notes=()):
 
 
 def _fastest_on_cpu(model, batch):
-    """int16 where it runs, the products take most of the time and this network is not one that it spoils; else fp32.
+    """int16 where it is fast, the products take most of the time and this network is not one that it spoils; else fp32.
 
     A tile's channels share a scale: where some are hundreds of times as large as the others, and weights make up for
     that, the others are lost.
     """
     exact = _on_cpu(model, "fp32", batch)
     if model.ngf < WIDE or why_not_int16() or why_not_winograd(model.res1[0].conv1, *model.shape[1:], "int16"):
+        return exact
+    if reason := why_int16_is_slow():
+        exact.notes.append(f"fp32 for int16: {reason}")
         return exact
     fast = _on_cpu(model, "int16", batch)
     seen = _versions(model)
