@@ -10,6 +10,7 @@ import operator
 
 import torch
 
+from ._compiler import assume_constant_result
 from ._transforms import transformed as _transformed
 
 # Coefficients of log1p, sin and cos, lowest first, fitted by csrc/fit_polynomials.py; the same as in csrc/philox.h.
@@ -285,7 +286,7 @@ def upsample_bicubic2x(x, *, a=-0.75, sigma=0.0, seed=0, step=0, first=0, stream
     return y, u if _transformed() else u.contiguous(memory_format=torch.channels_last)  # which vmap does not know
 
 
-@torch.compiler.assume_constant_result
+@assume_constant_result
 def bicubic2x_weights(a, dtype):
     """Keys' w(1/4), w(3/4), w(5/4), w(7/4) as floats, rounded to `dtype`."""
     inner = [((a + 2) * s - (a + 3)) * s * s + 1 for s in (0.25, 0.75)]

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from .. import _native
+from .._compiler import assume_constant_result
 from .._transforms import transformed
 from .common import define
 
@@ -154,7 +155,7 @@ _weight_op = define(
 )
 
 
-@torch.compiler.assume_constant_result
+@assume_constant_result
 def _why_no_kernel():
     if not hasattr(_native.core(torch.device("cpu")), "winograd_weight"):
         return "the native core has no such kernel"
