@@ -31,7 +31,7 @@ FORWARD = {
     "official torch.compile": "the same under torch.compile",
     "compile with freezing": "the same under torch.compile with frozen weights",
     "langevin_ext module": "langevin_ext, the module",
-    "engine": 'langevin_ext, the engine of `sample` ("auto" here: int16)',
+    "engine": 'langevin_ext, the engine of `sample` ("auto": int16)',
 }
 TRAINING = {
     "official eager": "the released network's computation and loss, eager, Adam",
@@ -69,8 +69,10 @@ def replaced(text, body) -> str:
 
 def section(results) -> str:
     """The tables of kernels, forward pass and training step, and what a GPU has shown."""
-    tables = [kernels(read(results / "kernels.jsonl")), forward(read(results / "network.jsonl"))]
-    tables += [training(read(results / "training.jsonl")), gpu(results / "gpu")]
+    tables = [kernels(read(results / "kernels.jsonl"))]
+    tables += [forward(rows) for rows in by_device(read(results / "network.jsonl"))]
+    tables += [training(rows) for rows in by_device(read(results / "training.jsonl"))]
+    tables.append(gpu(results / "gpu"))
     return "\n\n".join(filter(None, tables)) + "\n"
 
 
@@ -83,6 +85,11 @@ def newest(rows) -> list[dict]:
     """Those of the last row's commit and device."""
     last = rows[-1]
     return [row for row in rows if (row["commit"], row["device"]) == (last["commit"], last["device"])]
+
+
+def by_device(rows) -> list[list[dict]]:
+    """The rows of each device, the one that was measured last first."""
+    return [[row for row in rows if row["device"] == name] for name in dict.fromkeys(r["device"] for r in rows[::-1])]
 
 
 def where(row) -> str:

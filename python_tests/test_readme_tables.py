@@ -72,6 +72,12 @@ def test_forward_has_a_column_for_each_batch_and_threads():
     assert len(lines) == 6
 
 
+def test_each_device_has_a_table_of_its_own():
+    rows = [network("official eager", 4, speed, 1.0, device=name) for speed, name in enumerate("aba", start=1)]
+    found = readme_tables.by_device(rows)
+    assert [[row["images_per_s"] for row in one] for one in found] == [[1, 3], [2]]
+
+
 def test_the_newest_report_of_a_gpu(tmp_path):
     assert "no report has been made" in readme_tables.gpu(tmp_path)
     for name, date, device, quick in (("a", "2026-02", "cuda", False), ("b", "2026-03", "cuda", True)):

@@ -165,7 +165,7 @@ def machine(device="cpu") -> dict:
     """What a row must say about where it was measured: device, threads, torch, git commit, date."""
     cuda = torch.device(device).type == "cuda"
     return {
-        "device": torch.cuda.get_device_name() if cuda else cpu_name(),
+        "device": torch.cuda.get_device_name() if cuda else f"{cpu_name()}, {torch.backends.cpu.get_cpu_capability()}",
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "commit": commit(),

@@ -1,10 +1,8 @@
 """The sentences under a table: what was measured how, and what can be compared with the paper."""
 
-import platform
-from pathlib import Path
-
 import torch
 
+from ..benchmarking.timing import cpu_name
 from .tables import STEPS_EACH
 
 
@@ -106,11 +104,4 @@ def upsampler_name(upsample) -> str:
 
 def device_name(device) -> str:
     """The GPU's name, or the processor's where the system tells it."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
