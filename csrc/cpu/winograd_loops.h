@@ -158,11 +158,29 @@ void multiply_panel(const Factor<Form>* a, int64_t run, const Factor<Form>* b, i
     multiply_panel<Form, vectors / 2>(a, run, b, width, scale, m, rows, begin, j);
 }
 
+// Where a tile's results go: those inside the image, each the element of the transform that it begins at and its offset
+// in y.
+struct Results {
+  int count = 0, from[kTile * kTile];
+  int64_t to[kTile * kTile];
+
+  Results(const Winograd& p, int64_t tile) {
+    const Place at(p, tile);
+    const int64_t shrink = p.pool ? 2 : 1, height = p.height / shrink, width = p.width / shrink;
+    for (int64_t i = 0; i < kTile / shrink; ++i) {
+      for (int64_t j = 0; j < kTile / shrink; ++j) {
+        const int64_t row = at.row / shrink + i * p.dilation, column = at.column / shrink + j * p.dilation;
+        if (row >= height || column >= width) continue;
+        from[count] = static_cast<int>((kPatch * i + j) * shrink);
+        to[count++] = ((at.sample * height + row) * width + column) * p.outputs;
+      }
+    }
+  }
+};
+
 void transform_output(const Winograd& p, int64_t tile, int64_t slot, int64_t block, const float* m) {
-  const Place at(p, tile);
-  const int64_t shrink = p.pool ? 2 : 1, height = p.height / shrink, width = p.width / shrink;
-  const int64_t side = kTile / shrink, row = at.row / shrink, column = at.column / shrink;
-  const int64_t plane = p.plane(p.outputs), image = at.sample * height * width;
+  const Results results(p, tile);
+  const int64_t plane = p.plane(p.outputs);
   for (int64_t c = 0; c < p.outputs; c += kLanes) {
     const Strip strip(p.outputs, kPanel, block, c);
     const float* from = m + strip.offset + slot * strip.width + c % kPanel;
@@ -172,17 +190,13 @@ void transform_output(const Winograd& p, int64_t tile, int64_t slot, int64_t blo
     for (int64_t i = 0; i < kTile; ++i) from_points<1>(v + kPatch * i);
     const Vector scale = p.scale != nullptr ? load(p.scale + c) : Vector{} + 1.0f;
     const Vector bias = p.bias != nullptr ? load(p.bias + c) : Vector{};
-    for (int64_t i = 0; i < side; ++i) {
-      for (int64_t j = 0; j < side; ++j) {
-        const int64_t y = row + i * p.dilation, x = column + j * p.dilation;
-        if (y >= height || x >= width) continue;
-        const Vector* found = v + (kPatch * i + j) * shrink;
-        Vector value = p.pool ? 0.25f * ((found[0] + found[1]) + (found[kPatch] + found[kPatch + 1])) : found[0];
-        value = value * scale + bias;
-        const int64_t offset = (image + y * width + x) * p.outputs + c;
-        if (p.add != nullptr) value += load(p.add + offset);
-        store(p.y + offset, value);
-      }
+    for (int i = 0; i < results.count; ++i) {
+      const Vector* found = v + results.from[i];
+      Vector value = p.pool ? 0.25f * ((found[0] + found[1]) + (found[kPatch] + found[kPatch + 1])) : found[0];
+      value = value * scale + bias;
+      const int64_t offset = results.to[i] + c;
+      if (p.add != nullptr) value += load(p.add + offset);
+      store(p.y + offset, value);
     }
   }
 }
