@@ -5,7 +5,8 @@
 # make soak      kills, broken files and random calls in great number, about 30 minutes (FUZZ_SECONDS=600: 5 hours)
 # make sanitize  the ops' tests and random calls on a core with AddressSanitizer and UndefinedBehaviorSanitizer
 # make bench   the benchmarks of kernels, networks, training and multi-resolution runs on this machine
-# make gpu-report   build, tests, sanitizers and all benchmarks on a GPU, with $(PYTHON)'s packages and no network
+# make gpu-report   build, tests, sanitizers and all benchmarks on a GPU, with $(PYTHON)'s packages and no network, into
+#                   benchmarks/results/gpu or $(OUT); ARGS: other options of benchmarks/gpu_report.py
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -59,7 +60,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/multiresolution.py
 
 gpu-report:
-	$(PYTHON) benchmarks/gpu_report.py
+	$(PYTHON) benchmarks/gpu_report.py $(if $(OUT),--out "$(OUT)") $(ARGS)
 
 $(STAMP): setup.py pyproject.toml constraints.txt $(NATIVE)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
