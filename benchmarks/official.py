@@ -93,11 +93,11 @@ class Eager:
 
     def merge(self, name, xs):
         """Multi-resolution fusion at the size of the first input."""
-        size = xs[0].shape[2:]
-        total = torch.zeros(len(xs[0]), len(self.state[f"{name}.convs.0.weight"]), *size).to(xs[0])
+        size, total = xs[0].shape[2:], None
         for i, x in enumerate(xs):
             h = self.conv(f"{name}.convs.{i}", self.norm(f"{name}.norms.{i}", x))
-            total = total + F.interpolate(h, size=size, mode="bilinear", align_corners=True)
+            h = F.interpolate(h, size=size, mode="bilinear", align_corners=True)
+            total = (torch.zeros_like(h) if total is None else total) + h  # zeros made where and as h lies
         return total
 
     def pooling(self, name, x):

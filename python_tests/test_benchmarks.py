@@ -8,8 +8,17 @@ import subprocess
 import sys
 
 import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from langevin_ext.models import NCSN, NCSNv2
 
 BENCHMARKS = pathlib.Path(__file__).resolve().parent.parent / "benchmarks"
+sys.path.append(str(BENCHMARKS))
+
+from official import official_forward  # noqa: E402
+
 OPS = (
     "langevin_step",
     "perturb",
@@ -51,3 +60,25 @@ def test_rows_are_complete(name, tmp_path):
         times = [value for field, value in row.items() if field in ("median_us", "median_s")]
         assert len(times) == 1 and 0 < times[0] < math.inf
         assert row["commit"] and row["device"] and row["threads"] == 1 and row["torch"]
+
+
+class Made(TorchDispatchMode):
+    """The tensors that operators return."""
+
+    def __init__(self):
+        super().__init__()
+        self.tensors = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        found = func(*args, **(kwargs or {}))
+        self.tensors += [leaf for leaf in tree_leaves(found) if torch.is_tensor(leaf)]
+        return found
+
+
+@pytest.mark.parametrize("make", [NCSN, NCSNv2])
+def test_the_released_forward_stays_on_its_device(make):
+    """An upload would be timed with it, and ends the capture of a graph."""
+    model, level = make((3, 16, 16), 4).to("meta"), torch.zeros(2, dtype=torch.int64, device="meta")
+    with torch.no_grad(), Made() as made:
+        official_forward(model.state_dict(), torch.rand(2, 3, 16, 16, device="meta"), level)
+    assert len(made.tensors) > 100 and {tensor.device.type for tensor in made.tensors} == {"meta"}
