@@ -19,6 +19,22 @@ def under_way(device) -> bool:
         return torch.cuda.is_current_stream_capturing()
 
 
+@contextlib.contextmanager
+def aside(device):
+    """What is launched inside goes to another stream: a warm-up.
+
+    The caller's stream waits for it, after an error too: memory that is given back there may be in use on the other.
+    """
+    with torch.cuda.device(device):
+        caller, side = torch.cuda.current_stream(), torch.cuda.Stream()
+        side.wait_stream(caller)
+        try:
+            with torch.cuda.stream(side):
+                yield
+        finally:
+            caller.wait_stream(side)
+
+
 def captured(call, device) -> torch.cuda.CUDAGraph:
     """The graph of what call() launches on `device`; call() must not want a lock that is held by who wants a capture.
 

@@ -259,6 +259,29 @@ class FakeStream:
             raise RuntimeError("the capture was invalidated")
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_warm_up_is_waited_for(monkeypatch, fails):
+    said = []
+
+    class Stream:
+        def __init__(self, name="side", priority=0):
+            self.name = name
+
+        def wait_stream(self, other):
+            said.append(f"{self.name} waits for {other.name}")
+
+    caller = Stream("caller")
+    monkeypatch.setattr(torch.cuda, "device", lambda _: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: caller)
+    monkeypatch.setattr(torch.cuda, "stream", contextlib.nullcontext)
+    with pytest.raises(ZeroDivisionError) if fails else contextlib.nullcontext():
+        with captures.aside(torch.device("cuda", 1)):
+            said.append("inside")
+            1 / (not fails)  # noqa: B018
+    assert said == ["side waits for caller", "inside", "caller waits for side"]
+
+
 @pytest.mark.parametrize("fail_in", [None, "begin", "call", "end"])
 def test_a_capture_leaves_torch_as_it_was(monkeypatch, fail_in):
     fake, graphs_made = FakeStream(fail_in), [mock.Mock() for _ in range(2)]

@@ -115,13 +115,10 @@ def _each(calls):
 
 def captured(calls, device):
     """The replay of a CUDA graph of all calls; their results live side by side, as those of separate calls would."""
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
+    with captures.aside(device):
         for _ in range(3):  # compiles, loads and chooses what must not happen during the capture
             for call in calls:
                 call()
-    torch.cuda.current_stream().wait_stream(side)
     torch.cuda.synchronize()
     return captures.captured(lambda: [call() for call in calls], device).replay
 

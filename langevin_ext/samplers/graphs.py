@@ -13,7 +13,7 @@ import torch
 
 from .. import ops
 from .._native import SlowerPathWarning
-from ..captures import captured
+from ..captures import aside, captured
 from ..engine import Engine
 from ..ops.common import signed
 from .calls import is_out_of_memory
@@ -72,13 +72,9 @@ class Step:
         engine.prepare(len(self.x))
         if self.x.device.type != "cuda":
             return
-        with torch.cuda.device(self.x.device):
-            side = torch.cuda.Stream()
-            side.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(side):
-                for _ in range(WARM_UP):
-                    self.make(engine)
-            torch.cuda.current_stream().wait_stream(side)
+        with aside(self.x.device):
+            for _ in range(WARM_UP):
+                self.make(engine)
         self.graph = captured(lambda: self.make(engine), self.x.device)
 
     def replay(self, engine):
