@@ -8,6 +8,7 @@ import torch
 
 # A capture begins by waiting for the whole device, which fails, and ends the other one too, while another is under way.
 _one = threading.Lock()
+_streams: dict[tuple[int, str], torch.cuda.Stream] = {}  # by the index of the GPU and what for
 _failed: list[torch.cuda.CUDAGraph] = []  # torch's allocator goes on asking these whether an allocation is theirs
 
 
@@ -26,7 +27,7 @@ def aside(device):
     The caller's stream waits for it, after an error too: memory that is given back there may be in use on the other.
     """
     with torch.cuda.device(device):
-        caller, side = torch.cuda.current_stream(), torch.cuda.Stream()
+        caller, side = torch.cuda.current_stream(), _stream("warm-up")
         side.wait_stream(caller)
         try:
             with torch.cuda.stream(side):
@@ -47,6 +48,7 @@ def captured(call, device) -> torch.cuda.CUDAGraph:
             with _into(graph):
                 call()
         except BaseException:
+            _streams.pop((torch.cuda.current_device(), "capture"), None)  # which may still be as within a capture
             _end_of(graph)
             raise
         finally:
@@ -55,7 +57,17 @@ def captured(call, device) -> torch.cuda.CUDAGraph:
 
 
 def _into(graph):
-    return torch.cuda.graph(graph, stream=torch.cuda.Stream(), capture_error_mode="thread_local")
+    stream = _stream("capture", priority=-1)  # of those that hardly anyone else takes
+    return torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local")
+
+
+def _stream(purpose, priority=0):
+    """The current device's for this purpose.
+
+    torch hands out 32 of each priority in turn: one more for each capture would soon be one that somebody launches on.
+    """
+    key = torch.cuda.current_device(), purpose
+    return _streams.get(key) or _streams.setdefault(key, torch.cuda.Stream(priority=priority))
 
 
 def _end_of(graph):

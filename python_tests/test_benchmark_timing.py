@@ -6,6 +6,7 @@ import time
 import pytest
 import torch
 
+from langevin_ext import captures
 from langevin_ext.benchmarking import timing
 
 
@@ -49,6 +50,9 @@ class Fake:
                     raise RuntimeError("operation not permitted when stream is capturing")
 
         class Stream:
+            def __init__(self, priority=0):
+                pass
+
             def wait_stream(self, other):
                 pass
 
@@ -59,6 +63,8 @@ class Fake:
             monkeypatch.setattr(torch.cuda, name, value)
         monkeypatch.setattr(torch.cuda, "current_stream", Stream)
         monkeypatch.setattr(torch.cuda, "device", lambda _: contextlib.nullcontext())
+        monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+        monkeypatch.setattr(captures, "_streams", {})
         for name in ("synchronize", "set_stream"):
             monkeypatch.setattr(torch.cuda, name, lambda *_: None)
 

@@ -242,7 +242,7 @@ class FakeStream:
         self.fail_in = fail_in
 
     def graph(self, graph, stream, capture_error_mode):
-        assert stream == "one of this device" and capture_error_mode == "thread_local"
+        assert stream.startswith("one of this device") and capture_error_mode == "thread_local"
         return self
 
     def __enter__(self):
@@ -271,6 +271,8 @@ def test_a_warm_up_is_waited_for(monkeypatch, fails):
             said.append(f"{self.name} waits for {other.name}")
 
     caller = Stream("caller")
+    monkeypatch.setattr(captures, "_streams", {})
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
     monkeypatch.setattr(torch.cuda, "device", lambda _: contextlib.nullcontext())
     monkeypatch.setattr(torch.cuda, "Stream", Stream)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda: caller)
@@ -284,11 +286,19 @@ def test_a_warm_up_is_waited_for(monkeypatch, fails):
 
 @pytest.mark.parametrize("fail_in", [None, "begin", "call", "end"])
 def test_a_capture_leaves_torch_as_it_was(monkeypatch, fail_in):
-    fake, graphs_made = FakeStream(fail_in), [mock.Mock() for _ in range(2)]
+    fake, graphs_made, streams = FakeStream(fail_in), [mock.Mock() for _ in range(3)], []
     monkeypatch.setattr(captures, "_failed", [])
     monkeypatch.setattr(torch.cuda, "device", lambda _: contextlib.nullcontext())
     monkeypatch.setattr(torch.cuda, "CUDAGraph", iter(graphs_made).__next__)
-    monkeypatch.setattr(torch.cuda, "Stream", lambda: "one of this device")
+
+    def stream(priority):
+        streams.append(f"one of this device, {len(streams)}")
+        assert priority == -1
+        return streams[-1]
+
+    monkeypatch.setattr(captures, "_streams", {})
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "Stream", stream)
     monkeypatch.setattr(torch.cuda, "graph", fake.graph)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda: FakeStream.current)
     monkeypatch.setattr(torch.cuda, "set_stream", lambda stream: setattr(FakeStream, "current", stream))
@@ -303,10 +313,12 @@ def test_a_capture_leaves_torch_as_it_was(monkeypatch, fail_in):
     with contextlib.nullcontext() if fail_in is None else pytest.raises(RuntimeError):
         assert captures.captured(call, torch.device("cuda", 1)) is graphs_made[0]
     assert captures._failed == ([] if fail_in is None else graphs_made[:1])
-    assert [graph.reset.called for graph in graphs_made] == [fail_in is not None, False]
+    assert [graph.reset.called for graph in graphs_made] == [fail_in is not None, False, False]
     assert FakeStream.current == "the caller's" and not captures._one.locked()
     assert FakeStream.generator == "free"
     assert inside == ([] if fail_in == "begin" else [("the capture's", True)])
+    captures.captured(lambda: None, torch.device("cuda", 1))
+    assert len(streams) == (1 if fail_in is None else 2)  # the same again, but for one in which a capture failed
 
 
 @pytest.mark.cuda
