@@ -174,7 +174,8 @@ def _taken(job, number, engine, batch, inpainting):
             raise
         full = is_out_of_memory(error)  # a loop needs less, and can take the batch in parts
         job.failed[number] = f"the capture {'ran out of memory' if full else 'failed'} ({str(error).splitlines()[0]})"
-        warnings.warn(f"sample: steps are made one by one: {job.failed[number]}", SlowerPathWarning, stacklevel=5)
+        kept = "" if full else "; torch may keep the memory it took until the process ends"
+        warnings.warn(f"sample: steps are made one by one: {job.failed[number]}{kept}", SlowerPathWarning, stacklevel=5)
     if full:  # now that the error no longer holds what had been allocated
         engine.free()
         torch.cuda.empty_cache()
