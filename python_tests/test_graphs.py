@@ -159,6 +159,28 @@ def test_a_step_has_one_user_at_a_time():
     assert other is not one and other.x.data_ptr() != one.x.data_ptr()
 
 
+@pytest.mark.parametrize("how", ["evicted", "freed", "outdated", "with its engine"])
+def test_a_step_goes_when_its_last_replay_has_ended(how, monkeypatch):
+    model = make("NCSN", (1, 8, 8))
+    fast, owner, last = engine.build(model), mock.Mock(), mock.Mock()
+    step = graphs.take(fast, 2, None, 3)
+    graphs.give(fast, step)
+    step.owner, step.given = owner, last
+    del step
+    assert not owner.wait_event.called
+    if how == "evicted":
+        for batch in range(3, 3 + graphs.KEPT):
+            graphs.give(fast, graphs.take(fast, batch, None, 3))
+    elif how == "freed":
+        fast.free()
+    elif how == "outdated":
+        with torch.no_grad():
+            model.end_conv.bias.add_(1.0)
+        graphs.take(fast, 2, None, 3)
+    del fast
+    assert owner.wait_event.mock_calls == [mock.call(last)]
+
+
 @pytest.mark.parametrize("device", HERE)
 def test_threads_have_a_step_each(device):
     model = make("NCSN", (1, 8, 8)).to(device)

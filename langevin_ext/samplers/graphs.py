@@ -6,6 +6,7 @@ which then serves all rows, levels, stages, schemes and runs of that network in 
 its own is copied in before its first row. Nothing in a replay waits for the GPU. The numbers are those of the loop.
 """
 
+import contextlib
 import math
 import warnings
 
@@ -40,16 +41,26 @@ class Step:
         x: (batch, C, H, W), the state.
         score: the last one.
         weights: what the engine computes with.
+        given: on a GPU an event behind the last replay, once it has been given back.
     """
+
+    given = None
 
     def __init__(self, engine, batch, mask, capacity):
         device = engine.device
-        self.weights, self.graph, self.score, self.given = engine.network(), None, None, None
+        self.weights, self.graph, self.score = engine.network(), None, None
+        self.owner = torch.cuda.current_stream(device) if device.type == "cuda" else None
         self.x = torch.full((batch, *engine.shape), 0.5, device=device)
         self.level = torch.zeros(batch, dtype=torch.int64, device=device)
         self.table = torch.zeros(capacity, 4, dtype=torch.float64, device=device)
         self.place = torch.tensor([-1, 0, 0], device=device)
         self.mask = None if mask is None else torch.zeros_like(mask, memory_format=torch.contiguous_format)
+
+    def __del__(self, suppress=contextlib.suppress):  # which the module may have lost when the process ends
+        """Its memory goes back to the stream that it was taken on, while replays on another may not have ended."""
+        if self.given is not None:
+            with suppress(RuntimeError):  # of a GPU on which nothing runs any more
+                self.owner.wait_event(self.given)
 
     def load(self, x, rows, levels, mask, seed, first, start):
         """Sets the state, the table, and the place before row `start`; `levels`[row.level] is the engine's level."""
