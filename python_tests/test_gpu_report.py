@@ -310,7 +310,5 @@ def test_make_knows_the_report():
     done = subprocess.run(["make", "-n", "gpu-report"], cwd=BENCHMARKS.parent, capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.split()[1:] == ["benchmarks/gpu_report.py"]
     options = ["OUT=a folder", "ARGS=--only machine --quick"]
-    done = subprocess.run(
-        ["make", "-n", "gpu-report", *options], cwd=BENCHMARKS.parent, capture_output=True, text=True
-    )
+    done = subprocess.run(["make", "-n", "gpu-report", *options], cwd=BENCHMARKS.parent, capture_output=True, text=True)
     assert done.stdout.strip().endswith('benchmarks/gpu_report.py --out "a folder" --only machine --quick')
