@@ -44,7 +44,10 @@ def timed(time) -> dict:
 
 
 def kernels(result, setting):
-    """Each elementwise op: large, where it must come near the copy, and as large as a batch of 100 images."""
+    """Each elementwise op: large, where it must come near the copy, and as large as a batch of 100 images.
+
+    torch.compile, which takes longest, has each op once.
+    """
     big, small, large = ((4, 3, 8, 8), (2, 3, 4, 4), (2, 3, 8, 8)) if setting.quick else (
         (8192, 3, 64, 64), (100, 3, 32, 32), (100, 3, 64, 64)
     )  # fmt: skip
@@ -61,14 +64,15 @@ def kernels(result, setting):
         ("bicubic upsampling", cases.upsample_bicubic2x, small, {}, None),
         ("bicubic upsampling, noise", cases.upsample_bicubic2x, small, {"sigma": 0.3}, None),
     ]
+    builds = [build for _, build, *_ in plan]
     with torch.no_grad():
-        for what, build, shape, options, target in plan:
-            make = partial(build, shape, setting.device, **options)
-            case_rows(result, setting, f"{what} {'x'.join(map(str, shape))}", make, target)
+        for number, (what, build, shape, options, target) in enumerate(plan):
+            make, first = partial(build, shape, setting.device, **options), builds.index(build) == number
+            case_rows(result, setting, f"{what} {'x'.join(map(str, shape))}", make, target, first)
             release(setting)
 
 
-def case_rows(result, setting, what, make, target=None):
+def case_rows(result, setting, what, make, target=None, compiles=True):
     """Rows of one case, which is checked first; what fails loses this case alone."""
     try:
         first = make(seed=0)
@@ -79,17 +83,17 @@ def case_rows(result, setting, what, make, target=None):
         result.add(what=what, variant="fused", wrong=sentence(error))
     else:
         try:
-            timed_rows(result, setting, what, make, first, target)
+            timed_rows(result, setting, what, make, first, target, compiles)
         except Exception as error:  # nothing wrong was computed, but there are no times
             result.add(what=what, why=sentence(error))
 
 
-def timed_rows(result, setting, what, make, first, target):
+def timed_rows(result, setting, what, make, first, target, compiles):
     """Plain torch, torch.compile and the fused op, gone through sets of inputs in turn."""
     count = 2 if setting.quick else input_sets(first.moved, setting.device)
     built = [first, *(make(seed=seed) for seed in range(1, count))]
     sets = {name: [case.calls[name] for case in built] for name in first.calls}
-    if setting.cuda and not setting.quick:
+    if compiles and setting.cuda and not setting.quick:
         sets |= compiled(result, what, [case.plain for case in built])
     times = rotated(sets, 3 if setting.quick else 20, 2, setting.device, loops=first.loops, seconds=8.0)
     rate = setting.of("ceilings").get("copy_bytes_per_s")

@@ -20,7 +20,6 @@ sys.path.append(str(BENCHMARKS))
 import gpu_checks  # noqa: E402
 import gpu_common  # noqa: E402
 import gpu_report  # noqa: E402
-import gpu_runs  # noqa: E402
 import gpu_sanitize  # noqa: E402
 import gpu_sanitizers  # noqa: E402
 import gpu_section  # noqa: E402
@@ -178,15 +177,6 @@ def test_time_is_kept_for_the_sections_that_matter(tmp_path):
     assert found[0]["limit"] == pytest.approx(6, abs=0.5) and found[1]["limit"] == 60
 
 
-def test_what_is_kept_fits():
-    kept = {section.name: section.kept for section in gpu_report.SECTIONS}
-    assert all(section.kept <= section.limit for section in gpu_report.SECTIONS)
-    assert sum(kept.values()) < 60 * gpu_report.MINUTES < 540
-    assert min(kept[name] for name in ("build", "tests", "sanitizers", "norms", "forward", "sampling")) >= 50
-    limits = {section.name: section.limit for section in gpu_report.SECTIONS}
-    assert gpu_sanitizers.LIMIT < limits["sanitizers"]
-
-
 def test_no_report_is_replaced(tmp_path):
     for _ in range(2):
         run(tmp_path, "result(status='passed')")
@@ -299,16 +289,3 @@ def test_the_sanitizers_see_every_op(monkeypatch):
         monkeypatch.setattr(ops, name, recorded(name, getattr(ops, name)))
     assert gpu_sanitize.main("cpu") > 100
     assert called == set(ops.__all__) - {"conv3x3"}  # which has no CUDA kernel
-
-
-# --- the plan ---
-def test_schemes_are_those_of_the_paper():
-    assert gpu_runs.PAPER == {"LRS": 170, "HRS": 556, "LRS-2-up-HRS-9": 533}
-
-
-def test_make_knows_the_report():
-    done = subprocess.run(["make", "-n", "gpu-report"], cwd=BENCHMARKS.parent, capture_output=True, text=True)
-    assert done.returncode == 0 and done.stdout.split()[1:] == ["benchmarks/gpu_report.py"]
-    options = ["OUT=a folder", "ARGS=--only machine --quick"]
-    done = subprocess.run(["make", "-n", "gpu-report", *options], cwd=BENCHMARKS.parent, capture_output=True, text=True)
-    assert done.stdout.strip().endswith('benchmarks/gpu_report.py --out "a folder" --only machine --quick')
