@@ -4,6 +4,7 @@ import concurrent.futures
 import hashlib
 import importlib.metadata
 import json
+import math
 import os
 import pathlib
 import re
@@ -18,7 +19,8 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 DRAWS = 100_000_000
 PIECE = 10_000_000
 AT_ONCE = 5  # files of tests
-EACH, ALONE = 75.0, 30.0  # seconds for a file, and for a test that is run again
+EACH, ALONE = 75.0, 30.0  # most seconds for a file, and for the tests that are run again
+STOPPED = "stopped"
 ENDS = ("exit status 0", "exit status 5")  # of pytest: all passed, or none to run
 KEPT = 3000  # characters of the output of each
 
@@ -135,36 +137,42 @@ def tests(result, setting):
     if not setting.cuda:
         raise Skipped("no GPU was asked for")
     files = [path for path in sorted((ROOT / "python_tests").glob("test_*.py")) if "mark.cuda" in path.read_text()]
-    tested(result, setting.folder, sorted(files, key=lambda path: -path.stat().st_size))
+    tested(result, setting.folder, sorted(files, key=lambda path: -path.stat().st_size), ends=setting.ends)
 
 
-def tested(result, folder, files, mark="cuda"):
+def tested(result, folder, files, mark="cuda", ends=math.inf):
     """The tests of each file in a process of its own, several at once, and the first that failed in it again, alone.
 
     A kernel that faults ends the tests of its process, and says so anywhere behind it; alone, and with launches that
-    are waited for, it says so where it is launched.
+    are waited for, it says so where it is launched. A quarter of the time is kept for that.
     """
+    until = ends - min(ALONE, max(0.0, ends - time.monotonic()) / 4)
     with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
         runs, failed = [], []
-        ends = pool.map(lambda path: pytest_in(folder, path.stem, [str(path)], mark, EACH), files)
-        for path, (how, root, text) in zip(files, ends, strict=True):  # rows as they come: the section has a limit
-            runs.append((how, root, text))
-            failed += rows_of(result, path, how, root)
+        started = {pool.submit(pytest_in, folder, path.stem, [str(path)], mark, (EACH, until)): path for path in files}
+        for end in concurrent.futures.as_completed(started):  # rows as they come, for a section that is stopped
+            path, (how, root, text) = started[end], end.result()
+            runs.append((path, how, text))
+            failed += rows_of(result, path, how, root, text)
         first = list({path: (path, row, test) for path, row, test in reversed(failed)}.values())
-        again = list(pool.map(lambda one: alone(folder, *one, mark), first))
+        again = list(pool.map(lambda one: alone(folder, *one, mark, ends), first))
     for (_, row, _), (said, _) in zip(first, again, strict=True):
         row["alone"] = said
-    for path, (how, _, text) in zip(files, runs, strict=True):
+    for path, how, text in runs:
         if how not in ENDS:
             print(f"--- {path.name}: {how} ---\n{text[-KEPT:]}")
     for (_, row, _), (said, text) in zip(first, again, strict=True):
         print(f"--- {row['what']}, alone: {said} ---\n{text[-KEPT:]}")
-    if failed or not result.facts.get("passed"):
-        raise Failed(f"{len(failed)} of the tests or files failed, {result.facts.get('passed', 0)} tests passed")
+    passed, late = result.facts.get("passed", 0), [path.name for path, how, _ in runs if how.startswith(STOPPED)]
+    if failed or not (passed or late):
+        raise Failed(f"{len(failed)} of the tests or files failed, {passed} tests passed")
+    if late:
+        raise Skipped(f"{', '.join(late)} did not end in time, {passed} tests passed")
 
 
-def pytest_in(folder, name, what, mark, limit, **environment):
-    """(how a pytest process ended, its table or None, its output)."""
+def pytest_in(folder, name, what, mark, limits, **environment):
+    """(how a pytest process ended, its table or None, its output); `limits`: its most seconds, and when it must end."""
+    limit = max(1.0, min(limits[0], limits[1] - time.monotonic()))
     table = folder / f"{name}.xml"
     command = [sys.executable, "-m", "pytest", "-m", mark, "-v", "-p", "no:cacheprovider", f"--junitxml={table}", *what]
     log = folder / f"{name}.log"
@@ -175,29 +183,33 @@ def pytest_in(folder, name, what, mark, limit, **environment):
             )
             how = f"exit status {done.returncode}"
         except subprocess.TimeoutExpired:
-            how = f"stopped after {limit:.0f} s"
+            how = f"{STOPPED} after {limit:.0f} s"
     text = log.read_text(errors="replace")
     return how, ElementTree.parse(table).getroot() if table.is_file() else None, text
 
 
-def rows_of(result, path, how, root):
+def rows_of(result, path, how, root, text):
     """(file, row, test) of each test of a file that did not pass, or of the file."""
     before = len(result.rows)
     if root is not None:
         counted(result, root)
+    if how.startswith(STOPPED):  # without a table
+        for test in re.findall(r"^\S+\.py::(.+?) (?:FAILED|ERROR)\b", text, re.MULTILINE):
+            result.add(what=f"{path.stem}::{test}", wrong="failed, before its file was stopped")
+        result.add(what=path.name, why=f"pytest: {how}")
     found = [(path, row, row["what"].split("::", 1)[1]) for row in result.rows[before:] if "wrong" in row]
-    if not found and how not in ENDS:  # a process that was stopped, or fell
+    if not found and how not in ENDS and not how.startswith(STOPPED):  # a process that fell
         result.add(what=path.name, wrong=f"pytest: {how}, without a test that failed")
         found.append((path, result.rows[-1], None))
     return found
 
 
-def alone(folder, path, row, test, mark):
+def alone(folder, path, row, test, mark, ends):
     """(how a test ends alone, with launches that are waited for; its output)."""
     if test is None:
         return "not run: which test it was is in the output", ""
     what = [f"{path}::{test}"]
-    how, root, text = pytest_in(folder, f"{path.stem}-alone", what, mark, ALONE, CUDA_LAUNCH_BLOCKING="1")
+    how, root, text = pytest_in(folder, f"{path.stem}-alone", what, mark, (ALONE, ends), CUDA_LAUNCH_BLOCKING="1")
     bad = [] if root is None else [entry for entry in root.iter() if entry.tag in ("failure", "error")]
     return ("passes" if how == "exit status 0" else message_of(bad[0]) if bad else how), text
 

@@ -1,11 +1,14 @@
 """What the sections of the GPU report share: where they write, how large they are, how they end."""
 
 import json
+import math
 import os
 import pathlib
 from dataclasses import dataclass, field
 
 ABSENT = "not in this version"
+LIMIT = "GPU_REPORT_LIMIT"  # of the environment: seconds after which a section is stopped
+SPARE = 5.0  # seconds that a section keeps to end what it started and to write what that said
 
 
 class Skipped(Exception):
@@ -52,12 +55,13 @@ class Result:
 
 @dataclass(frozen=True)
 class Setting:
-    """Where and how large."""
+    """Where, how large and how long."""
 
     device: str
     quick: bool
     folder: pathlib.Path
     no_build: bool = False
+    ends: float = math.inf  # by time.monotonic(), before which all that the section starts must have ended
 
     @property
     def cuda(self) -> bool:

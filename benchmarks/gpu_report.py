@@ -21,6 +21,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 
+from gpu_common import LIMIT
 from gpu_markdown import markdown
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -195,7 +196,7 @@ def execute(section, args, folder, limit, **environment):
     command += ["--quick"] * args.quick + ["--no-build"] * args.no_build
     paths = [str(HERE.parent), os.environ.get("PYTHONPATH", "")]  # the package of this tree, before it is installed too
     # unbuffered, as a process that aborts loses what it has not written
-    known = {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "PYTHONUNBUFFERED": "1"}
+    known = {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "PYTHONUNBUFFERED": "1", LIMIT: f"{limit:.1f}"}
     log = folder / f"{section.name}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(

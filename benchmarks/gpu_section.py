@@ -7,10 +7,14 @@ The result is FOLDER/NAME.json, written again after each row.
 
 import argparse
 import importlib
+import os
 import pathlib
 import sys
+import time
 
-from gpu_common import Failed, Result, Setting, Skipped, sentence
+from gpu_common import LIMIT, SPARE, Failed, Result, Setting, Skipped, sentence
+
+BEGAN = time.monotonic()
 
 MODULES = {
     "machine": "gpu_checks",
@@ -39,7 +43,8 @@ def main(arguments=None) -> int:
     args = parser.parse_args(arguments)
     result = Result(args.folder / f"{args.name}.json")
     result.write("running")
-    setting = Setting(args.device, args.quick, args.folder, args.no_build)
+    ends = BEGAN + float(os.environ.get(LIMIT, "inf")) - SPARE
+    setting = Setting(args.device, args.quick, args.folder, args.no_build, ends)
     try:
         getattr(importlib.import_module(MODULES[args.name]), args.name)(result, setting)
     except Skipped as reason:

@@ -73,9 +73,9 @@ def _stream(purpose, priority=0):
 def _end_of(graph):
     """After a capture that failed: an empty one ends as it should, which frees the generator.
 
-    Else torch.randn on this GPU would be an error from now on. What the capture allocated goes back where it could still
-    be ended, as after an allocation that failed. One that CUDA invalidated (by a call that waits, for instance) counts
-    as under way for ever in torch 2.11: its memory and what the allocator has in its cache stay with the process.
+    Else torch.randn on this GPU would be an error from now on. What the capture allocated goes back where it could be
+    ended, as after an allocation that failed. One that CUDA invalidated (by a call that waits, for instance) counts as
+    under way for ever in torch 2.11: its memory and what the allocator has in its cache stay with the process.
     """
     _failed.append(graph)
     with contextlib.suppress(RuntimeError):

@@ -20,8 +20,6 @@ sys.path.append(str(BENCHMARKS))
 import gpu_checks  # noqa: E402
 import gpu_common  # noqa: E402
 import gpu_report  # noqa: E402
-import gpu_sanitize  # noqa: E402
-import gpu_sanitizers  # noqa: E402
 import gpu_section  # noqa: E402
 from gpu_markdown import markdown, table  # noqa: E402
 
@@ -192,6 +190,16 @@ def test_exceptions_of_a_section(tmp_path):
     assert all(row["why"].startswith("JSONDecodeError") for row in found["rows"])
 
 
+def test_a_section_knows_when_it_must_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(gpu_section, "BEGAN", 100.0)
+    monkeypatch.setenv(gpu_common.LIMIT, "60")
+    monkeypatch.setattr(gpu_checks, "noise", lambda result, setting: result.say(ends=setting.ends))
+    assert gpu_section.main(["noise", "--device", "cpu", "--folder", str(tmp_path)]) == 0
+    assert json.loads((tmp_path / "noise.json").read_text())["facts"]["ends"] == 160.0 - gpu_common.SPARE
+    found = run(tmp_path, "import os; result(status='passed', facts=dict(os.environ))", limit=7.0)
+    assert found["sections"][0]["facts"][gpu_common.LIMIT] == "7.0"
+
+
 # --- what is wrong ---
 @pytest.fixture
 def place(tmp_path):
@@ -232,60 +240,3 @@ def test_pytest_tables(place):
     assert gpu_checks.counted(place[0], ElementTree.fromstring(cases)) == 1
     assert place[0].facts == {"passed": 1, "failed": 2, "skipped": 1}
     assert [row.get("wrong") or row["why"] for row in place[0].rows] == ["1 is not 2", "error", "skipped: no GPU"]
-
-
-# --- the sanitizers ---
-def sanitize(tmp_path, monkeypatch, script):
-    """The section with this script in the place of compute-sanitizer."""
-    program = tmp_path / "compute-sanitizer"
-    program.write_text(f"#!/bin/sh\n{script}\n")
-    program.chmod(0o755)
-    monkeypatch.setattr(gpu_sanitizers, "find", lambda: str(program))
-    result = gpu_common.Result(tmp_path / "sanitizers.json")
-    gpu_sanitizers.sanitizers(result, gpu_common.Setting("cuda", True, tmp_path))
-    return result
-
-
-CLEAN = 'echo "144 calls"; echo "========= ERROR SUMMARY: 0 errors"'
-
-
-def test_sanitizers_that_find_nothing(tmp_path, monkeypatch):
-    said = f'echo "$2 $PYTORCH_NO_CUDA_MEMORY_CACHING" >> {tmp_path}/calls; {CLEAN}'
-    result = sanitize(tmp_path, monkeypatch, said)
-    assert [row["what"] for row in result.rows] == ["memcheck", "racecheck", "synccheck"]
-    assert all(row["calls"] == 144 and row["summary"] == "0 errors" for row in result.rows)
-    assert sorted((tmp_path / "calls").read_text().split()) == ["1", "1", "1", "memcheck", "racecheck", "synccheck"]
-
-
-@pytest.mark.parametrize(
-    "end, wrong",
-    [
-        ("exit 86", "it found errors, exit status 86"),
-        ("exit 1", "the calls did not run to the end, exit status 1"),
-        ("exec sleep 9", "the calls did not run to the end, it did not end in time"),
-    ],
-)
-def test_a_sanitizer_that_finds_something(tmp_path, monkeypatch, end, wrong):
-    monkeypatch.setattr(gpu_sanitizers, "LIMIT", 1.0)
-    with pytest.raises(gpu_common.Failed, match="^racecheck did not pass$"):
-        sanitize(tmp_path, monkeypatch, f'{CLEAN}; if [ "$2" = racecheck ]; then {end}; fi')
-    rows = json.loads((tmp_path / "sanitizers.json").read_text())["rows"]
-    assert [row.get("wrong") for row in rows] == [None, wrong, None]
-
-
-def test_a_sanitizer_that_is_not_there(tmp_path, monkeypatch):
-    monkeypatch.setattr(gpu_sanitizers, "find", lambda: None)
-    with pytest.raises(gpu_common.Skipped, match="compute-sanitizer is not installed"):
-        gpu_sanitizers.sanitizers(gpu_common.Result(tmp_path / "x"), gpu_common.Setting("cuda", True, tmp_path))
-
-
-def test_the_sanitizers_see_every_op(monkeypatch):
-    called = set()
-
-    def recorded(name, function):
-        return lambda *a, **k: (called.add(name), function(*a, **k))[1]
-
-    for name in ops.__all__:
-        monkeypatch.setattr(ops, name, recorded(name, getattr(ops, name)))
-    assert gpu_sanitize.main("cpu") > 100
-    assert called == set(ops.__all__) - {"conv3x3"}  # which has no CUDA kernel

@@ -2,9 +2,11 @@
 
 import contextlib
 import json
+import math
 import pathlib
 import subprocess
 import sys
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -61,16 +63,29 @@ def test_each_file_has_a_process_and_the_first_failure_runs_alone(tmp_path, resu
     assert "alone: RuntimeError: one_kernel: illegal ---" in said
 
 
-def test_a_file_that_hangs(tmp_path, result, monkeypatch, capsys):
+@pytest.mark.parametrize("left, limits", [(math.inf, (75, 30)), (60, (45, 60)), (2, (2, 2))])
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_file_that_hangs(tmp_path, result, monkeypatch, capsys, left, limits, fails):
+    seen = []
+
     def run(command, *, stdout, timeout, **_):
-        stdout.write(b"test_hangs.py::test_a")
+        seen.append(timeout)
+        stdout.write(b"a/test_hangs.py::test_a[x y] FAILED [ 9%]\n" * fails + b"a/test_hangs.py::test_b")
         raise subprocess.TimeoutExpired(command, timeout)
 
     monkeypatch.setattr(gpu_checks.subprocess, "run", run)
-    with pytest.raises(gpu_common.Failed, match="^1 of the tests or files failed, 0 tests passed$"):
-        gpu_checks.tested(result, tmp_path, [tmp_path / "test_hangs.py"])
-    assert result.rows[0]["wrong"] == "pytest: stopped after 75 s, without a test that failed"
-    assert "--- test_hangs.py: stopped after 75 s ---\ntest_hangs.py::test_a" in capsys.readouterr().out
+    raised = (gpu_common.Skipped, "^test_hangs.py did not end in time, 0 tests passed$")
+    if fails:
+        raised = (gpu_common.Failed, "^1 of the tests or files failed, 0 tests passed$")
+    with pytest.raises(raised[0], match=raised[1]):
+        gpu_checks.tested(result, tmp_path, [tmp_path / "test_hangs.py"], ends=time.monotonic() + left)
+    assert seen[0] == pytest.approx(limits[0], abs=0.6) and len(seen) == 1 + fails
+    stopped = f"stopped after {seen[0]:.0f} s"
+    assert result.rows[-1] == {"what": "test_hangs.py", "why": f"pytest: {stopped}"}
+    if fails:
+        assert seen[1] == pytest.approx(min(30, limits[1]), abs=0.6)
+        assert result.rows[0]["what"] == "test_hangs::test_a[x y]" and "failed" in result.rows[0]["wrong"]
+    assert f"--- test_hangs.py: {stopped} ---\na/test_hangs.py::test_" in capsys.readouterr().out
 
 
 def test_files_that_pass(tmp_path, result):
