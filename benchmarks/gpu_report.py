@@ -10,6 +10,7 @@ the build, a test, the noise, a sanitizer, or a row that was checked; slow rows 
 """
 
 import argparse
+import contextlib
 import datetime
 import json
 import os
@@ -29,6 +30,7 @@ RESULTS = HERE / "results" / "gpu"
 LEAST = 5.0  # seconds for which a section is still begun
 TAIL = 16_000  # characters of a section's output that are kept where it did not pass
 SHOWN = 5, 12  # its wrong rows, and lines of its output, that are printed
+STOPS = 10.0  # seconds that a process has to end once it was killed
 AGAIN = 45.0  # seconds for a section that failed, in which it runs once more
 
 
@@ -218,11 +220,10 @@ def execute(section, args, folder, limit, **environment):
 
 def stop(process):
     """Ends the processes of a section that are still there."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
-    process.wait()
+    with contextlib.suppress(subprocess.TimeoutExpired):  # of one that waits in the driver, where no signal comes
+        process.wait(STOPS)
 
 
 def save(report, folder):

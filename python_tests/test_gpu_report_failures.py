@@ -158,6 +158,16 @@ def test_what_does_not_run_once_more(tmp_path, wrong, device):
     assert not any("again" in section for section in report_of(tmp_path, wrong, device)["sections"])
 
 
+def test_a_process_that_cannot_be_killed_is_left(monkeypatch):
+    def wait(timeout):
+        raise subprocess.TimeoutExpired("section", timeout)
+
+    killed = []
+    monkeypatch.setattr(gpu_report.os, "killpg", lambda *arguments: killed.append(arguments))
+    gpu_report.stop(SimpleNamespace(pid=7, wait=wait))
+    assert killed == [(7, gpu_report.signal.SIGKILL)]
+
+
 def test_ours_that_do_not_run_are_wrong():
     error, full = RuntimeError("illegal"), torch.OutOfMemoryError("full")
     for name in ("engine, fp16", "langevin_ext, float32"):
