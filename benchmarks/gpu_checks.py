@@ -185,7 +185,10 @@ def pytest_in(folder, name, what, mark, limits, **environment):
         except subprocess.TimeoutExpired:
             how = f"{STOPPED} after {limit:.0f} s"
     text = log.read_text(errors="replace")
-    return how, ElementTree.parse(table).getroot() if table.is_file() else None, text
+    try:
+        return how, ElementTree.parse(table).getroot(), text
+    except (OSError, ElementTree.ParseError):  # not written, or cut off
+        return how, None, text
 
 
 def rows_of(result, path, how, root, text):

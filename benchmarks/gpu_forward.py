@@ -84,7 +84,7 @@ def rows(result, setting, model, batch, ways):
         row(result, setting, found, what, (name, precision), fn, inputs, expected)
         if isinstance(fn, engine.Engine):
             result.say(**{f"{name}, {what}": str(fn)})
-        release(setting)
+        release(result, setting, what)
 
 
 def variants(model, x, level, setting):

@@ -69,11 +69,16 @@ def kernels(result, setting):
         for number, (what, build, shape, options, target) in enumerate(plan):
             make, first = partial(build, shape, setting.device, **options), builds.index(build) == number
             case_rows(result, setting, f"{what} {'x'.join(map(str, shape))}", make, target, first)
-            release(setting)
 
 
 def case_rows(result, setting, what, make, target=None, compiles=True):
     """Rows of one case, which is checked first; what fails loses this case alone."""
+    checked_rows(result, setting, what, make, target, compiles)
+    release(result, setting, what)
+
+
+def checked_rows(result, setting, what, make, target, compiles):
+    """The rows, or one that says why there are none."""
     try:
         first = make(seed=0)
         first.check()
@@ -128,8 +133,12 @@ def compiled(result, what, plain) -> dict:
     return {"compiled": calls}
 
 
-def release(setting):
-    """Gives the memory of the last case back; raises where a kernel of it faulted, after which nothing runs."""
-    if setting.cuda:
+def release(result, setting, what):
+    """Gives the memory of the last case back; a wrong row where a kernel of it faulted, after which nothing runs."""
+    if not setting.cuda:
+        return
+    try:
         torch.cuda.synchronize()
         torch.cuda.empty_cache()
+    except RuntimeError as error:
+        result.add(what=what, wrong=sentence(error))

@@ -38,7 +38,6 @@ def norms(result, setting):
             forms(result, setting, name, (batch, *shape), half)  # first, so that the fused row runs the faster one
             make = partial(cases.norm, (batch, *shape), device, **options)
             case_rows(result, setting, name, make, target, shape == wide)
-            release(setting)
         whole = (batch, *wide)
         text, gradients = "x".join(map(str, whole)), partial(cases.norm_backward, whole, device, channels_last=True)
         plan = [
@@ -51,7 +50,6 @@ def norms(result, setting):
         ]
         for name, make, target in plan:
             case_rows(result, setting, f"{name} {text}", make, target, "float32" not in name)
-            release(setting)
     result.say(bound="each input read once and each output written once at the copy's rate")
 
 
@@ -85,34 +83,44 @@ def forms(result, setting, name, shape, dtype):
 
 def convolutions(result, setting):
     """3x3 convolutions of the network in fp16, channels-last, over batches that fill the multiprocessors or do not."""
-    device = setting.device
     if setting.quick:
         plan, batches = [(8, 4, 1), (8, 4, 2)], (2, 3)
     else:
         plan = [(256, size, dilation) for size in (16, 32) for dilation in (1, 2, 4)] + [(128, 32, 1), (128, 64, 1)]
         batches = BATCHES
     torch.backends.cudnn.benchmark = True
-    rates = setting.of("ceilings")
     times = {}
     with torch.no_grad():
-        for channels, size, dilation in plan:
+        for key in plan:
             for batch in batches:
-                time = convolution(channels, size, dilation, batch, device, 3 if setting.quick else 15)
-                times[channels, size, dilation, batch] = time.median
-                flop = 2 * batch * size**2 * 9 * channels**2
-                rate = rates.get("fp16_flop_per_s")
-                result.add(
-                    what=f"{channels}->{channels} 3x3 at {size}x{size}, dilation {dilation}",
-                    variant=f"batch {batch}",
-                    **timed(time),
-                    tflop_per_s=flop / time.median / 1e12,
-                    **({} if rate is None else {"bound_us": 1e6 * flop / rate, "share": flop / rate / time.median}),
-                    target=0.6 if batch == batches[-1] else None,
-                )
-                release(setting)
-    if not setting.quick:
-        same = [times[(*key, 100)] / times[(*key, 132)] for key in plan]
+                target = 0.6 if batch == batches[-1] else None
+                times[key, batch] = convolution_row(result, setting, key, batch, target)
+    same = [times[key, 100] / times[key, 132] for key in plan if times.get((key, 100)) and times.get((key, 132))]
+    if same:
         result.say(time_of_batch_100_over_132=f"{min(same):.2f} to {max(same):.2f} (1 where both need as many waves)")
+
+
+def convolution_row(result, setting, key, batch, target):
+    """The row of one shape; its seconds, or None where it does not run."""
+    channels, size, dilation = key
+    what, seconds = f"{channels}->{channels} 3x3 at {size}x{size}, dilation {dilation}", None
+    try:
+        time = convolution(channels, size, dilation, batch, setting.device, 3 if setting.quick else 15)
+    except Exception as error:  # cuDNN's, not ours
+        result.add(what=what, variant=f"batch {batch}", why=sentence(error))
+    else:
+        flop, rate = 2 * batch * size**2 * 9 * channels**2, setting.of("ceilings").get("fp16_flop_per_s")
+        seconds = time.median
+        result.add(
+            what=what,
+            variant=f"batch {batch}",
+            **timed(time),
+            tflop_per_s=flop / seconds / 1e12,
+            **({} if rate is None else {"bound_us": 1e6 * flop / rate, "share": flop / rate / seconds}),
+            target=target,
+        )
+    release(result, setting, what)
+    return seconds
 
 
 def convolution(channels, size, dilation, batch, device, repeats):

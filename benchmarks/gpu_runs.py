@@ -43,7 +43,7 @@ def sampling(result, setting):
                 result.add(what=what, variant=way[0], why=sentence(reason))
             except Exception as reason:  # one way loses its own row
                 result.add(what=what, variant=way[0], wrong=sentence(reason))
-            release(setting)
+            release(result, setting, what)
 
 
 def run(result, setting, models, what, which, paper):

@@ -20,6 +20,8 @@ sys.path.append(str(BENCHMARKS))
 import gpu_checks  # noqa: E402
 import gpu_common  # noqa: E402
 import gpu_forward  # noqa: E402
+import gpu_kernels  # noqa: E402
+import gpu_norms  # noqa: E402
 import gpu_report  # noqa: E402
 from gpu_markdown import markdown  # noqa: E402
 
@@ -173,3 +175,38 @@ def test_ours_that_do_not_run_are_wrong():
     for name in ("engine, fp16", "langevin_ext, float32"):
         assert gpu_forward.kind_of(error, name) == "wrong" and gpu_forward.kind_of(full, name) == "why"
     assert gpu_forward.kind_of(error, "torch.compile, rewritten norm, fp16 NHWC") == "why"
+
+
+@pytest.mark.parametrize("table", [None, "<testsuites><testsuite><testcase name='a'"])
+def test_a_table_that_was_cut_off(tmp_path, monkeypatch, table):
+    def run(command, **_):
+        if table:
+            pathlib.Path(next(part for part in command if "--junitxml" in part).split("=", 1)[1]).write_text(table)
+        return SimpleNamespace(returncode=3)
+
+    monkeypatch.setattr(gpu_checks.subprocess, "run", run)
+    assert gpu_checks.pytest_in(tmp_path, "a", [], "cuda", (9, math.inf)) == ("exit status 3", None, "")
+
+
+def test_a_convolution_that_does_not_run_loses_its_row(tmp_path, result, monkeypatch):
+    real = gpu_norms.convolution
+
+    def convolution(channels, size, dilation, batch, *rest):
+        if batch == 2:
+            raise RuntimeError("no plan")
+        return real(channels, size, dilation, batch, *rest)
+
+    monkeypatch.setattr(gpu_norms, "convolution", convolution)
+    gpu_norms.convolutions(result, gpu_common.Setting("cpu", True, tmp_path))
+    found = [(row["variant"], row.get("why"), "median_us" in row) for row in result.rows]
+    assert found == 2 * [("batch 2", "RuntimeError: no plan", False), ("batch 3", None, True)]
+
+
+def test_a_kernel_that_faults_behind_its_row(tmp_path, result, monkeypatch):
+    def synchronize():
+        raise RuntimeError("an illegal memory access was encountered")
+
+    monkeypatch.setattr(gpu_kernels, "checked_rows", lambda *_: None)
+    monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
+    gpu_kernels.case_rows(result, gpu_common.Setting("cuda", True, tmp_path), "one", None)
+    assert result.rows == [{"what": "one", "wrong": "RuntimeError: an illegal memory access was encountered"}]
