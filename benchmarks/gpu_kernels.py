@@ -1,5 +1,6 @@
 """Sections of the GPU report: the ceilings of the machine, and the elementwise kernels against them."""
 
+import concurrent.futures
 import warnings
 from functools import partial
 
@@ -11,6 +12,8 @@ from langevin_ext.benchmarking.timing import input_sets, interleaved, rotated
 
 COPY_BYTES = 2**32  # read, and as many written
 MATRIX = 8192
+PLANS = 4  # of cuDNN for one convolution, that are tried where it searches
+SEARCHED = ", cudnn.benchmark"  # behind the name of a row for which it does
 
 
 def ceilings(result, setting):
@@ -131,6 +134,22 @@ def compiled(result, what, plain) -> dict:
         result.add(what=what, variant="compiled", why=sentence(error))
         return {}
     return {"compiled": calls}
+
+
+def planned(call, searches=False):
+    """call() with the plans that cuDNN's heuristics choose, as in `sample` and `train`, or with those that it finds by
+    measurement.
+
+    In a thread of its own: torch keeps the plans of each thread, whichever way they were found.
+    """
+    cudnn = torch.backends.cudnn
+    before = cudnn.benchmark, cudnn.benchmark_limit
+    cudnn.benchmark, cudnn.benchmark_limit = searches, PLANS
+    try:
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            return pool.submit(call).result()
+    finally:
+        cudnn.benchmark, cudnn.benchmark_limit = before
 
 
 def release(result, setting, what):

@@ -6,7 +6,7 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 from gpu_common import sentence
-from gpu_kernels import case_rows, release, timed
+from gpu_kernels import SEARCHED, case_rows, planned, release, timed
 
 from langevin_ext.benchmarking import kernels as cases
 from langevin_ext.benchmarking.timing import input_sets, rotated
@@ -82,38 +82,41 @@ def forms(result, setting, name, shape, dtype):
 
 
 def convolutions(result, setting):
-    """3x3 convolutions of the network in fp16, channels-last, over batches that fill the multiprocessors or do not."""
+    """3x3 convolutions of the network in fp16, channels-last, over batches that fill the multiprocessors or do not.
+
+    By the plans that the engine gets from cuDNN; for the last batch also by those that it finds by measurement.
+    """
     if setting.quick:
         plan, batches = [(8, 4, 1), (8, 4, 2)], (2, 3)
     else:
         plan = [(256, size, dilation) for size in (16, 32) for dilation in (1, 2, 4)] + [(128, 32, 1), (128, 64, 1)]
         batches = BATCHES
-    torch.backends.cudnn.benchmark = True
     times = {}
-    with torch.no_grad():
-        for key in plan:
-            for batch in batches:
-                target = 0.6 if batch == batches[-1] else None
-                times[key, batch] = convolution_row(result, setting, key, batch, target)
+    for key in plan:
+        for batch in batches:
+            target = 0.6 if batch == batches[-1] else None
+            times[key, batch] = convolution_row(result, setting, key, batch, target)
+        convolution_row(result, setting, key, batches[-1], None, searches=True)
     same = [times[key, 100] / times[key, 132] for key in plan if times.get((key, 100)) and times.get((key, 132))]
     if same:
         result.say(time_of_batch_100_over_132=f"{min(same):.2f} to {max(same):.2f} (1 where both need as many waves)")
 
 
-def convolution_row(result, setting, key, batch, target):
+def convolution_row(result, setting, key, batch, target, searches=False):
     """The row of one shape; its seconds, or None where it does not run."""
     channels, size, dilation = key
     what, seconds = f"{channels}->{channels} 3x3 at {size}x{size}, dilation {dilation}", None
+    variant, repeats = f"batch {batch}" + SEARCHED * searches, 3 if setting.quick else 15
     try:
-        time = convolution(channels, size, dilation, batch, setting.device, 3 if setting.quick else 15)
+        time = planned(lambda: convolution(*key, batch, setting.device, repeats), searches)
     except Exception as error:  # cuDNN's, not ours
-        result.add(what=what, variant=f"batch {batch}", why=sentence(error))
+        result.add(what=what, variant=variant, why=sentence(error))
     else:
         flop, rate = 2 * batch * size**2 * 9 * channels**2, setting.of("ceilings").get("fp16_flop_per_s")
         seconds = time.median
         result.add(
             what=what,
-            variant=f"batch {batch}",
+            variant=variant,
             **timed(time),
             tflop_per_s=flop / seconds / 1e12,
             **({} if rate is None else {"bound_us": 1e6 * flop / rate, "share": flop / rate / seconds}),
@@ -123,6 +126,7 @@ def convolution_row(result, setting, key, batch, target):
     return seconds
 
 
+@torch.no_grad()
 def convolution(channels, size, dilation, batch, device, repeats):
     """Times of one shape, over several sets of inputs."""
 

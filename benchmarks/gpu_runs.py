@@ -26,7 +26,6 @@ def sampling(result, setting):
     """100 images by each of the three schemes, in each precision, with the step captured and without; and as many as
     fill the GPU. Short runs say so and are scaled."""
     sizes, ngf, n = ((8, 16), 4, 2) if setting.quick else ((32, 64), 128, IMAGES)
-    torch.backends.cudnn.benchmark = True
     torch.manual_seed(0)
     models = [NCSN((3, size, size), ngf).to(setting.device).eval() for size in sizes]
     fastest = "fp16" if setting.cuda else "fp32"

@@ -106,7 +106,11 @@ class GpuForms:
         return notes
 
     def around(self):
-        """What a forward pass runs in."""
+        """What a forward pass runs in.
+
+        `torch.backends.cudnn.benchmark` stays as it is, off unless somebody set it: a process that continues a run
+        could find another plan by measurement, and with it other bits.
+        """
         return float32_convolutions("tf32" if self.tf32 else "ieee")
 
     def outer(self, conv, size):
