@@ -3,10 +3,13 @@
 import copy
 import math
 import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
 
 import torch
 from gpu_common import sentence
-from gpu_kernels import release
+from gpu_kernels import SEARCHED, planned, release
 from official import official_forward
 
 from langevin_ext import engine
@@ -17,6 +20,16 @@ from langevin_ext.models import NCSN, ConditionalInstanceNorm2dPlus
 
 LARGEST_ERROR = {"tf32": 1e-2, "fp16": 5e-2, "bf16": 1e-1, "fp32": 1e-4}  # of 75 convolutions, all in a row
 BYTES = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2}  # of an activation
+
+
+class Way(NamedTuple):
+    """A way to compute the network."""
+
+    name: str
+    call: Callable  # (x, level) -> score
+    inputs: tuple
+    precision: str
+    searches: bool = False  # whether cuDNN finds its plans by measurement
 
 
 class RewrittenNorm(torch.nn.Module):
@@ -52,20 +65,17 @@ def halved(model):
 
 
 def forward(result, setting):
-    """Both resolutions; torch.compile last, as it takes longest."""
-    sizes, ngf, batches = ((8, 16), 4, (2,)) if setting.quick else ((32, 64), 128, (100, 132))
-    torch.backends.cudnn.benchmark = True
+    """Both resolutions; first the engine and the strongest baseline, last what is there for completeness."""
+    sizes, ngf, batches = ((8, 16), 4, (2, 3)) if setting.quick else ((32, 64), 128, (100, 132))
     result.say(float32_convolutions_in_tf32=torch.backends.cudnn.allow_tf32)
     warnings.filterwarnings("ignore", module="torch.*")
     with torch.no_grad():
-        for size in sizes:
-            model = network(size, ngf, setting)
-            result.say(**{f"gflop_per_image_at_{size}": work(model, setting.device).flop / 1e9})
-            for batch in batches:
-                rows(result, setting, model, batch, variants)
-                rows(result, setting, model, batch, engines)
-        for size in sizes:
-            rows(result, setting, network(size, ngf, setting), batches[0], rewritten)
+        for batch, *plan in (batches[0], fastest, rewritten), (batches[0], modules, engines), (batches[1], filling):
+            for size in sizes:
+                model = network(size, ngf, setting)
+                result.say(**{f"gflop_per_image_at_{size}": work(model, setting.device).flop / 1e9})
+                for ways in plan:
+                    rows(result, setting, model, batch, ways)
 
 
 def network(size, ngf, setting):
@@ -80,39 +90,63 @@ def rows(result, setting, model, batch, ways):
     level = torch.arange(batch, device=setting.device) % len(model.sigmas)
     expected = {dtype: exact(model, x.to(dtype), level) for dtype in (torch.float32, torch.float16)}
     found, what = work(model, setting.device), f"{model.shape[1]} px, batch {batch}"
-    for name, fn, inputs, precision in ways(model, x, level, setting):
-        row(result, setting, found, what, (name, precision), fn, inputs, expected)
-        if isinstance(fn, engine.Engine):
-            result.say(**{f"{name}, {what}": str(fn)})
+    for way in ways(model, x, level, setting):
+        planned(partial(row, result, setting, found, what, way, expected), way.searches)
+        if isinstance(way.call, engine.Engine):
+            result.say(**{f"{way.name}, {what}": str(way.call)})
         release(result, setting, what)
 
 
-def variants(model, x, level, setting):
-    """(name, forward(x, level), inputs, precision): the released network's computation and our module's."""
-    state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    halves = {name: _half(tensor) for name, tensor in model.state_dict().items()}
-    last = x.to(torch.float16, memory_format=torch.channels_last), level
-    yield "released, eager, float32 NCHW", lambda x, i: official_forward(state, x, i), (x, level), "tf32"
-    yield "langevin_ext, float32", model, (x, level), "tf32"
-    yield "released, eager, fp16 NHWC", lambda x, i: official_forward(halves, x, i), last, "fp16"
-    yield "langevin_ext, fp16", halved(model), last, "fp16"
+def fastest(model, x, level, setting):
+    """The inference engine in the precision that `sample` takes; its x is float32."""
+    yield engine_in("fp16", model, x, level)
 
 
 def engines(model, x, level, setting):
-    """The inference engine in each precision that the device has; its x is float32."""
-    precisions = ("fp16", "bf16", "tf32", "fp32") if setting.cuda else ("bf16", "fp32")
-    for precision in precisions:
-        yield f"engine, {precision}", engine.gpu_form(model, precision, len(x)), (x, level), precision
+    """The engine in its other precisions, and as fast as it would be if cuDNN searched."""
+    for precision in ("bf16", "tf32", "fp32") if setting.cuda else ("bf16", "fp32"):
+        yield engine_in(precision, model, x, level)
+    yield engine_in("fp16", model, x, level, True)
+
+
+def engine_in(precision, model, x, level, searches=False):
+    """The way that is an engine."""
+    name, call = f"engine, {precision}" + SEARCHED * searches, engine.gpu_form(model, precision, len(x))
+    return Way(name, call, (x, level), precision, searches)
 
 
 def rewritten(model, x, level, setting):
-    """The strongest baseline: all our rewritings of the network, in plain torch, compiled."""
+    """The strongest baseline: all our rewritings of the network, in plain torch, compiled as one graph."""
     last = x.to(torch.float16, memory_format=torch.channels_last), level
-    plain = without_kernels(halved(model))
+    name, call = "rewritten norm, eager, fp16 NHWC", without_kernels(halved(model))
     if setting.cuda and not setting.quick:
-        yield "torch.compile, rewritten norm, fp16 NHWC", torch.compile(plain, dynamic=False), last, "fp16"
-    else:
-        yield "rewritten norm, eager, fp16 NHWC", plain, last, "fp16"
+        name, call = "torch.compile, rewritten norm, fp16 NHWC", torch.compile(call, dynamic=False, fullgraph=True)
+    yield Way(name, call, last, "fp16")
+    yield Way(name + SEARCHED, call, last, "fp16", True)
+
+
+def modules(model, x, level, setting):
+    """The released network's computation, for which its code lets cuDNN search, and our module's."""
+    state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    last = x.to(torch.float16, memory_format=torch.channels_last), level
+    name = "released, eager, float32 NCHW" + SEARCHED
+    yield Way(name, partial(official_forward, state), (x, level), "tf32", True)
+    yield released_in_half(model, x, level)
+    yield Way("langevin_ext, float32", model, (x, level), "tf32")
+    yield Way("langevin_ext, fp16", halved(model), last, "fp16")
+
+
+def released_in_half(model, x, level):
+    """The released network's computation with half the bytes."""
+    state = {name: _half(tensor) for name, tensor in model.state_dict().items()}
+    last = x.to(torch.float16, memory_format=torch.channels_last), level
+    return Way("released, eager, fp16 NHWC" + SEARCHED, partial(official_forward, state), last, "fp16", True)
+
+
+def filling(model, x, level, setting):
+    """In a batch that fills the GPU: the engine, and what it is compared with."""
+    yield engine_in("fp16", model, x, level)
+    yield released_in_half(model, x, level)
 
 
 def _half(tensor):
@@ -121,12 +155,13 @@ def _half(tensor):
     return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
 
 
-def row(result, setting, found, what, variant, fn, inputs, expected):
-    """Rows of one variant, (name, precision), called from Python and replayed as a graph, with its error."""
-    (x, level), (name, precision) = inputs, variant
+@torch.no_grad()
+def row(result, setting, found, what, way, expected):
+    """Rows of one way, called from Python and replayed as a graph, with its error."""
+    (x, level), name, precision = way.inputs, way.name, way.precision
     try:
-        error = relative_error(fn(x, level), expected[x.dtype])
-        runs = {"loop" if setting.cuda else "call": lambda: fn(x, level)}
+        error = relative_error(way.call(x, level), expected[x.dtype])
+        runs = {"loop" if setting.cuda else "call": lambda: way.call(x, level)}
         replay, how = together(list(runs.values()), torch.device(setting.device))
     except Exception as reason:  # loses its own row
         result.add(what=what, variant=name, **{kind_of(reason, name): sentence(reason)})

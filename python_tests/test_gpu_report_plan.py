@@ -3,13 +3,16 @@
 import pathlib
 import subprocess
 import sys
+import threading
 
 import pytest
+import torch
 
 BENCHMARKS = pathlib.Path(__file__).resolve().parent.parent / "benchmarks"
 sys.path.append(str(BENCHMARKS))
 
 import gpu_common  # noqa: E402
+import gpu_forward  # noqa: E402
 import gpu_kernels  # noqa: E402
 import gpu_norms  # noqa: E402
 import gpu_report  # noqa: E402
@@ -55,3 +58,64 @@ def test_torch_compile_has_each_op_once_and_the_widest_norms(place, monkeypatch)
     gpu_norms.norms(*place)
     assert len(compiled) == 5 and all("fp16" in name or "bf16" in name for name in compiled)
     assert compiled[0] == "norm+ELU fp16 NHWC" and len(set(compiled)) == 5
+
+
+@pytest.fixture(scope="module")
+def passes(tmp_path_factory):
+    """The rows of the forward passes, and for each row whether cuDNN searched, and in which thread."""
+    folder, seen, real = tmp_path_factory.mktemp("passes"), {}, gpu_forward.row
+
+    def row(result, setting, found, what, way, expected):
+        seen[way.name] = torch.backends.cudnn.benchmark, threading.get_ident()
+        assert torch.backends.cudnn.benchmark_limit == gpu_kernels.PLANS
+        real(result, setting, found, what, way, expected)
+
+    before = torch.backends.cudnn.benchmark, torch.backends.cudnn.benchmark_limit
+    result = gpu_common.Result(folder / "forward.json")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gpu_forward, "row", row)
+        gpu_forward.forward(result, gpu_common.Setting("cpu", True, folder))
+    assert (torch.backends.cudnn.benchmark, torch.backends.cudnn.benchmark_limit) == before
+    return result.rows, seen
+
+
+def test_plans_are_searched_for_where_a_row_says_so(passes):
+    searched = {name: on for name, (on, _) in passes[1].items()}
+    assert all(on == name.endswith(", cudnn.benchmark") for name, on in searched.items())
+    assert threading.main_thread().ident not in {
+        thread for _, thread in passes[1].values()
+    }  # torch keeps those of each
+    ours = {name for name in searched if name.startswith(("engine", "langevin_ext"))}
+    assert len(ours) >= 5 and [name for name in ours if searched[name]] == ["engine, fp16, cudnn.benchmark"]
+    assert all(on for name, on in searched.items() if name.startswith("released"))
+    before = torch.backends.cudnn.benchmark
+    with pytest.raises(ZeroDivisionError):
+        gpu_kernels.planned(lambda: 1 / 0, True)
+    assert torch.backends.cudnn.benchmark == before
+
+
+def test_the_forward_passes_that_matter_come_first(passes):
+    found = list(dict.fromkeys((row["what"], row["variant"]) for row in passes[0]))
+    first = ["engine, fp16", "rewritten norm, eager, fp16 NHWC", "rewritten norm, eager, fp16 NHWC, cudnn.benchmark"]
+    assert found[:6] == [(f"{size} px, batch 2", name) for size in (8, 16) for name in first]
+    filling = ["engine, fp16", "released, eager, fp16 NHWC, cudnn.benchmark"]
+    assert [one for one in found if one[0].endswith("batch 3")] == found[-4:]
+    assert found[-4:] == [(f"{size} px, batch 3", name) for size in (8, 16) for name in filling]
+
+
+def test_the_strongest_baseline_compiles_as_one_graph():
+    """Traced in a process without triton, which some installations have in part."""
+    code = """if True:
+        import sys
+        sys.modules["triton"] = None
+        sys.path.append("benchmarks")
+        import torch
+        from gpu_forward import halved, without_kernels
+        from langevin_ext.models import NCSN
+        plain = without_kernels(halved(NCSN((3, 8, 8), 4).eval()))
+        x, level = torch.rand(2, 3, 8, 8).half(), torch.tensor([0, 1])
+        with torch.no_grad():
+            assert torch.equal(torch.compile(plain, backend="eager", fullgraph=True)(x, level), plain(x, level))
+    """
+    done = subprocess.run([sys.executable, "-c", code], cwd=BENCHMARKS.parent, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
