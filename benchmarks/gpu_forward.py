@@ -15,7 +15,7 @@ from official import official_forward
 from langevin_ext import engine
 from langevin_ext.benchmarking.kernels import rewritten_norm
 from langevin_ext.benchmarking.network import work
-from langevin_ext.benchmarking.timing import interleaved, together
+from langevin_ext.benchmarking.timing import captured, interleaved
 from langevin_ext.models import NCSN, ConditionalInstanceNorm2dPlus
 
 LARGEST_ERROR = {"tf32": 1e-2, "fp16": 5e-2, "bf16": 1e-1, "fp32": 1e-4}  # of 75 convolutions, all in a row
@@ -162,12 +162,10 @@ def row(result, setting, found, what, way, expected):
     try:
         error = relative_error(way.call(x, level), expected[x.dtype])
         runs = {"loop" if setting.cuda else "call": lambda: way.call(x, level)}
-        replay, how = together(list(runs.values()), torch.device(setting.device))
+        runs |= replay(result, what, name, *runs.values()) if setting.cuda else {}
     except Exception as reason:  # loses its own row
         result.add(what=what, variant=name, **{kind_of(reason, name): sentence(reason)})
         return
-    if how == "graph":
-        runs["graph"] = replay
     times = interleaved(runs, 3 if setting.quick else 12, 2, setting.device, flush=False, seconds=4.0)
     floor = floor_of(found, len(x), precision, setting.of("ceilings"))
     for how, time in times.items():
@@ -184,6 +182,17 @@ def row(result, setting, found, what, way, expected):
             relative_error=error,
             **said,
         )
+
+
+def replay(result, what, name, call):
+    """{"graph": the call as a graph}; where none holds it nothing, and a row that is wrong for an engine."""
+    try:
+        return {"graph": captured([call], torch.device("cuda"))}
+    except RuntimeError as reason:
+        torch.cuda.synchronize()
+        column = kind_of(reason, name) if name.startswith("engine") else "why"
+        result.add(what=what, variant=name, how="graph", **{column: f"not captured: {sentence(reason)}"})
+        return {}
 
 
 def kind_of(reason, name):

@@ -177,6 +177,27 @@ def test_ours_that_do_not_run_are_wrong():
     assert gpu_forward.kind_of(error, "torch.compile, rewritten norm, fp16 NHWC") == "why"
 
 
+@pytest.mark.parametrize(
+    "name, error, column",
+    [
+        ("engine, fp16", RuntimeError, "wrong"),
+        ("engine, fp16", torch.OutOfMemoryError, "why"),
+        ("released, eager, fp16 NHWC", RuntimeError, "why"),
+    ],
+)
+def test_an_engine_that_no_graph_holds_is_wrong(result, monkeypatch, name, error, column):
+    def captured(calls, device):
+        raise error("not permitted")
+
+    monkeypatch.setattr(gpu_forward, "captured", captured)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    assert gpu_forward.replay(result, "32 px", name, None) == {}
+    text = f"not captured: {error.__name__}: not permitted"
+    assert result.rows == [{"what": "32 px", "variant": name, "how": "graph", column: text}]
+    monkeypatch.setattr(gpu_forward, "captured", lambda calls, device: (calls, device))
+    assert gpu_forward.replay(result, "32 px", name, 7) == {"graph": ([7], torch.device("cuda"))}
+
+
 @pytest.mark.parametrize("table", [None, "<testsuites><testsuite><testcase name='a'"])
 def test_a_table_that_was_cut_off(tmp_path, monkeypatch, table):
     def run(command, **_):
