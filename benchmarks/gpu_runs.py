@@ -1,12 +1,13 @@
 """Sections of the GPU report: whole sampling runs, and a training step."""
 
+import contextlib
 import math
 
 import torch
 import torch.nn.functional as F
 from gpu_common import sentence
-from gpu_forward import floor_of
-from gpu_kernels import release
+from gpu_forward import floor_of, kind_of
+from gpu_kernels import SEARCHED, planned, release
 from official import official_forward
 
 from langevin_ext import plan, sample
@@ -15,11 +16,18 @@ from langevin_ext.benchmarking.timing import interleaved, wall_seconds
 from langevin_ext.engine import ON_CPU, ON_GPU
 from langevin_ext.models import NCSN
 from langevin_ext.training import Settings, Trainer
+from langevin_ext.training.loop import deterministic
 
 PAPER = {"LRS": 170, "HRS": 556, "LRS-2-up-HRS-9": 533}  # seconds for 100 images, arXiv:2006.11166, table 1
 WHOLE = 100  # steps per level there and here
 ROOM = {"whole": 25.0, "part": 2.0, "filled": 4.0}  # seconds that a run may take
 IMAGES = 100
+TRAINED = (  # name, precision of `train` or None, whether gradients are deterministic
+    ("released network, plain torch, float32" + SEARCHED, None, False),
+    ("langevin_ext, fp32", "fp32", True),
+    ("langevin_ext, bf16", "bf16", True),
+    ("langevin_ext, fp32, without deterministic gradients", "fp32", False),
+)
 
 
 def sampling(result, setting):
@@ -83,33 +91,44 @@ def run(result, setting, models, what, which, paper):
 
 
 def training(result, setting):
-    """A step of `train` in its precisions, and the released network's in plain torch with its images on the device."""
+    """A step of `train` in its precisions, and the released network's in plain torch with its images on the device.
+
+    Gradients are deterministic as `train` has them, but in the row that says otherwise.
+    """
     size, ngf, batch = (8, 4, 2) if setting.quick else (32, 128, 128)
-    torch.backends.cudnn.benchmark = True
-    torch.manual_seed(0)
-    model = NCSN((3, size, size), ngf).to(setting.device)
-    found = work(model, setting.device)
-    images = torch.rand(4 * batch, *model.shape)
-    steps = {"released network, plain torch, float32": plain_step(model, images, batch, setting.device)}
-    for precision in ("fp32", "bf16"):
-        torch.manual_seed(0)
-        network = NCSN((3, size, size), ngf).to(setting.device)
-        trainer = Trainer(network.train(), images, Settings(batch_size=batch, precision=precision))
-        steps[f"langevin_ext, {precision}"] = trainer.update
-    waiting = {name: lambda step=step: wall_seconds(step, setting.device) for name, step in steps.items()}
-    times = interleaved(waiting, 3 if setting.quick else 12, 3, "cpu", seconds=30.0)  # wall time, the device waited for
-    base = times["released network, plain torch, float32"].median
-    for name, time in times.items():
-        floor = training_floor(found, batch, "bf16" if "bf16" in name else "tf32", setting.of("ceilings"))
-        result.add(
-            what=f"{size} px, batch {batch}",
-            variant=name,
-            median_ms=1e3 * time.median,
-            iqr=1e3 * time.iqr,
-            **({} if floor is None else {"bound_ms": 1e3 * floor, "share": floor / time.median}),
-            faster=base / time.median,
-            images_per_s=batch / time.median,
-        )
+    device, images = torch.device(setting.device), torch.rand(4 * batch, 3, size, size)
+    found, base = work(network(size, ngf, device), device), None
+    for name, precision, fixed in TRAINED:
+
+        def seconds(precision=precision, fixed=fixed):
+            model = network(size, ngf, device)
+            with deterministic(device) if fixed else contextlib.nullcontext():
+                step = our_step(model, images, batch, precision) if precision else plain_step(model, images, batch)
+                timed = {"": lambda: wall_seconds(step, device)}  # as a clock shows it, the device waited for
+                return interleaved(timed, 3 if setting.quick else 12, 3, "cpu", seconds=5.0)[""]
+
+        what = f"{size} px, batch {batch}"
+        try:
+            time = planned(seconds, searches=not precision)
+            base = base or (time.median if not precision else None)
+            training_row(result, setting, what, name, found, batch, time, base)
+        except Exception as reason:  # one way loses its own row
+            result.add(what=what, variant=name, **{kind_of(reason, name): sentence(reason)})
+        release(result, setting, what)
+
+
+def training_row(result, setting, what, name, found, batch, time, base):
+    """The row of one way; `base`: seconds of the released network, or None."""
+    floor = training_floor(found, batch, "bf16" if "bf16" in name else "tf32", setting.of("ceilings"))
+    result.add(
+        what=what,
+        variant=name,
+        median_ms=1e3 * time.median,
+        iqr=1e3 * time.iqr,
+        **({} if floor is None else {"bound_ms": 1e3 * floor, "share": floor / time.median}),
+        **({} if base is None else {"faster": base / time.median}),
+        images_per_s=batch / time.median,
+    )
 
 
 def training_floor(found, batch, precision, rates):
@@ -118,9 +137,21 @@ def training_floor(found, batch, precision, rates):
     return floor_of(three, batch, precision, rates)
 
 
-def plain_step(model, images, batch, device):
+def network(size, ngf, device):
+    """Untrained, the same in every call."""
+    torch.manual_seed(0)
+    return NCSN((3, size, size), ngf).to(device)
+
+
+def our_step(model, images, batch, precision):
+    """The step of `train`."""
+    return Trainer(model.train(), images, Settings(batch_size=batch, precision=precision)).update
+
+
+def plain_step(model, images, batch):
     """The released network under denoising score matching and Adam, op for op; images are on the device already."""
-    state = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+    contiguous, device = {"memory_format": torch.contiguous_format}, model.sigmas.device  # ours keeps channels last
+    state = {name: tensor.detach().clone(**contiguous) for name, tensor in model.state_dict().items()}
     leaves = [tensor.requires_grad_() for tensor in state.values() if tensor.is_floating_point()]
     optimizer = torch.optim.Adam(leaves, 1e-3)
     x, sigmas = images[:batch].to(device), model.sigmas

@@ -1,5 +1,6 @@
 """What the GPU report measures, in which order and in how much time."""
 
+import contextlib
 import pathlib
 import subprocess
 import sys
@@ -119,3 +120,48 @@ def test_the_strongest_baseline_compiles_as_one_graph():
     """
     done = subprocess.run([sys.executable, "-c", code], cwd=BENCHMARKS.parent, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_steps_of_training_are_those_of_train(place, monkeypatch):
+    seen, real = [], gpu_runs.interleaved
+
+    @contextlib.contextmanager
+    def deterministic(device):
+        seen.append("deterministic")
+        yield
+        seen.append("not")
+
+    def interleaved(timed, *rest, **options):
+        seen.append((len(place[0].rows), torch.backends.cudnn.benchmark))  # each row before the next is timed
+        return real(timed, *rest, **options)
+
+    monkeypatch.setattr(gpu_runs, "deterministic", deterministic)
+    monkeypatch.setattr(gpu_runs, "interleaved", interleaved)
+    gpu_runs.training(*place)
+    ours = ["deterministic", (1, False), "not", "deterministic", (2, False), "not", (3, False)]
+    assert seen == [(0, True), *ours]
+    assert [row["variant"] for row in place[0].rows] == [name for name, *_ in gpu_runs.TRAINED]
+    assert place[0].rows[0]["faster"] == 1 and all(row["faster"] > 0 for row in place[0].rows)
+
+
+def test_a_step_of_training_that_fails_loses_its_row(place, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("no plan")
+
+    monkeypatch.setattr(gpu_runs, "plain_step", fail)
+    gpu_runs.training(*place)
+    assert place[0].rows[0]["why"] == "RuntimeError: no plan"
+    assert all("median_ms" in row and "faster" not in row for row in place[0].rows[1:])
+
+
+def test_the_baseline_of_training_has_its_own_order_of_weights(monkeypatch):
+    seen = []
+
+    def forward(state, x, level):
+        seen.extend(tensor for tensor in state.values() if tensor.dim() == 4)
+        return x * state["begin_conv.weight"].sum()
+
+    monkeypatch.setattr(gpu_runs, "official_forward", forward)
+    model = gpu_runs.network(8, 4, "cpu").to(memory_format=torch.channels_last)
+    gpu_runs.plain_step(model, torch.rand(2, 3, 8, 8), 2)()
+    assert len(seen) > 50 and all(weight.is_contiguous() and weight.is_leaf for weight in seen)

@@ -150,7 +150,7 @@ def run(
         trainer.join(group)
         _open(trainer, Path(out), steps, resume, selector, held)
         board = log.Board(out, trainer.step, tensorboard and group.is_first)
-        with _deterministic(trainer.device), contextlib.closing(board):
+        with deterministic(trainer.device), contextlib.closing(board):
             _run(trainer, Path(out), steps, save_every, log_every, board, progress, callback, selector)
         model = trainer.averaged()
         group.first(lambda: _finish(trainer, model, Path(out)))
@@ -256,7 +256,7 @@ def _finish(trainer, model, out):
 
 
 @contextlib.contextmanager
-def _deterministic(device):
+def deterministic(device):
     """On CUDA, gradients without atomics: without it two equal runs differ in the last digits."""
     if device.type != "cuda":
         yield
