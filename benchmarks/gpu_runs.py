@@ -14,13 +14,15 @@ from langevin_ext import plan, sample
 from langevin_ext.benchmarking.network import work
 from langevin_ext.benchmarking.timing import interleaved, wall_seconds
 from langevin_ext.engine import ON_CPU, ON_GPU
+from langevin_ext.engine.engine import bf16_runs
 from langevin_ext.models import NCSN
 from langevin_ext.training import Settings, Trainer
 from langevin_ext.training.loop import deterministic
 
 PAPER = {"LRS": 170, "HRS": 556, "LRS-2-up-HRS-9": 533}  # seconds for 100 images, arXiv:2006.11166, table 1
+ALONE, MIXED = ("LRS", "HRS"), ("LRS-2-up-HRS-9",)  # of one resolution and of both
 WHOLE = 100  # steps per level there and here
-ROOM = {"whole": 25.0, "part": 2.0, "filled": 4.0}  # seconds that a run may take
+ROOM = {"whole": 40.0, "part": 2.0, "filled": 4.0}  # seconds that a run may take
 IMAGES = 100
 TRAINED = (  # name, precision of `train` or None, whether gradients are deterministic
     ("released network, plain torch, float32" + SEARCHED, None, False),
@@ -32,25 +34,26 @@ TRAINED = (  # name, precision of `train` or None, whether gradients are determi
 
 def sampling(result, setting):
     """100 images by each of the three schemes, in each precision, with the step captured and without; and as many as
-    fill the GPU. Short runs say so and are scaled."""
+    fill the GPU. Short runs say so and are scaled. First what the product takes and the loop beside it."""
     sizes, ngf, n = ((8, 16), 4, 2) if setting.quick else ((32, 64), 128, IMAGES)
     torch.manual_seed(0)
     models = [NCSN((3, size, size), ngf).to(setting.device).eval() for size in sizes]
     fastest = "fp16" if setting.cuda else "fp32"
-    others = [name for name in (ON_GPU if setting.cuda else ON_CPU) if name not in ("auto", "int16", fastest)]
-    ways = [(fastest, True, n, ROOM["whole"]), (fastest, False, n, ROOM["part"]), (fastest, True, None, ROOM["filled"])]
-    ways += [(precision, True, n, ROOM["part"]) for precision in others]
-    for way in ways:  # the whole runs first
-        for scheme, seconds in PAPER.items():
-            used = sizes if "up" in scheme else sizes[:1] if scheme == "LRS" else sizes[1:]
-            what = f"{scheme}, {' and '.join(map(str, used))} px"
-            try:
-                run(result, setting, models, what, (scheme, *way), seconds)
-            except torch.OutOfMemoryError as reason:
-                result.add(what=what, variant=way[0], why=sentence(reason))
-            except Exception as reason:  # one way loses its own row
-                result.add(what=what, variant=way[0], wrong=sentence(reason))
-            release(result, setting, what)
+    left_out = ("auto", "int16", fastest) if setting.cuda or bf16_runs() else ("auto", "int16", "bf16", fastest)
+    others = [name for name in (ON_GPU if setting.cuda else ON_CPU) if name not in left_out]
+    captured, loop = (fastest, True, n, ROOM["whole"]), (fastest, False, n, ROOM["part"])
+    rest = [(fastest, True, None, ROOM["filled"]), *((precision, True, n, ROOM["part"]) for precision in others)]
+    order = [(scheme, way) for schemes in (ALONE, MIXED) for way in (captured, loop) for scheme in schemes]
+    for scheme, way in [*order, *((scheme, way) for way in rest for scheme in PAPER)]:
+        used = sizes if scheme in MIXED else sizes[:1] if scheme == "LRS" else sizes[1:]
+        what = f"{scheme}, {' and '.join(map(str, used))} px"
+        try:
+            run(result, setting, models, what, (scheme, *way), PAPER[scheme])
+        except torch.OutOfMemoryError as reason:
+            result.add(what=what, variant=way[0], why=sentence(reason))
+        except Exception as reason:  # one way loses its own row
+            result.add(what=what, variant=way[0], wrong=sentence(reason))
+        release(result, setting, what)
 
 
 def run(result, setting, models, what, which, paper):

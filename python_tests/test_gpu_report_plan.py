@@ -165,3 +165,14 @@ def test_the_baseline_of_training_has_its_own_order_of_weights(monkeypatch):
     model = gpu_runs.network(8, 4, "cpu").to(memory_format=torch.channels_last)
     gpu_runs.plain_step(model, torch.rand(2, 3, 8, 8), 2)()
     assert len(seen) > 50 and all(weight.is_contiguous() and weight.is_leaf for weight in seen)
+
+
+def test_whole_runs_come_first(place, monkeypatch):
+    seen = []
+    monkeypatch.setattr(gpu_runs, "run", lambda *arguments: seen.append(arguments[4]))
+    gpu_runs.sampling(place[0], gpu_common.Setting("cpu", True, place[1].folder))
+    order = [(scheme, captured) for captured in (True, False) for scheme in ("LRS", "HRS")]
+    order += [("LRS-2-up-HRS-9", captured) for captured in (True, False)]
+    assert [(which[0], which[2]) for which in seen[:6]] == order
+    assert {which[0] for which in seen[6:]} == set(gpu_runs.PAPER) and all(which[2] for which in seen[6:])
+    assert seen[1][4] == gpu_runs.ROOM["whole"] == 40
