@@ -1,13 +1,17 @@
 """What the sections of the GPU report share: where they write, how large they are, how they end."""
 
+import contextlib
 import json
 import math
 import os
 import pathlib
+import statistics
+import subprocess
 from dataclasses import dataclass, field
 
 ABSENT = "not in this version"
 LIMIT = "GPU_REPORT_LIMIT"  # of the environment: seconds after which a section is stopped
+SAID = {"sm_mhz": "clocks.sm", "watts": "power.draw"}  # by nvidia-smi
 SPARE = 5.0  # seconds that a section keeps to end what it started and to write what that said
 
 
@@ -72,6 +76,35 @@ class Setting:
         """The facts of an earlier section of this report; nothing if it did not come so far."""
         path = self.folder / f"{section}.json"
         return json.loads(path.read_text())["facts"] if path.is_file() else {}
+
+
+@contextlib.contextmanager
+def watched(on=True):
+    """A dict in which the median clock and power of the GPU inside are found behind it; nothing where no tool says."""
+    found: dict[str, float] = {}
+    command = ["nvidia-smi", f"--query-gpu={','.join(SAID.values())}", "--format=csv,noheader,nounits", "--loop=1"]
+    command += ["-i", (os.environ.get("CUDA_VISIBLE_DEVICES") or "0").split(",")[0]]
+    process = None
+    if on:
+        with contextlib.suppress(OSError):
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        yield found
+    finally:
+        if process is not None:
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                found |= medians(process.communicate(timeout=5.0)[0])
+
+
+def medians(text) -> dict:
+    """Of each column in which every line has a number."""
+    columns = zip(*(line.split(",") for line in text.splitlines() if line.count(",") == len(SAID) - 1), strict=True)
+    found = {}
+    for name, values in zip(SAID, columns, strict=False):
+        with contextlib.suppress(ValueError):
+            found[name] = statistics.median(map(float, values))
+    return found
 
 
 def sentence(error) -> str:

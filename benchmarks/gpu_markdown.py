@@ -22,6 +22,8 @@ HEADINGS = {
     "run_over_that": "run / that",
     "the_papers_s": "the paper's s",
     "peak_gib": "peak GiB",
+    "sm_mhz": "SM, MHz",
+    "watts": "W",
 }
 TEXT = ("why", "wrong")  # said in words behind the row
 

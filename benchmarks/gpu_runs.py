@@ -5,7 +5,7 @@ import math
 
 import torch
 import torch.nn.functional as F
-from gpu_common import sentence
+from gpu_common import sentence, watched
 from gpu_forward import floor_of, kind_of
 from gpu_kernels import SEARCHED, planned, release
 from official import official_forward
@@ -74,9 +74,10 @@ def run(result, setting, models, what, which, paper):
             info.update(said)
             return x.sum().item()
 
-        taken = wall_seconds(call, setting.device)
+        with watched(setting.cuda and count == WHOLE) as row:
+            taken = wall_seconds(call, setting.device)
     scale = WHOLE / steps
-    row = {} if steps == WHOLE else {"why": f"{steps} steps a level, times {scale:g}"}
+    row |= {} if steps == WHOLE else {"why": f"{steps} steps a level, times {scale:g}"}
     result.add(
         what=what,
         variant=f"{info['precision']}, batch {whole.batch_size}",

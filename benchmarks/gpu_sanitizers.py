@@ -23,10 +23,16 @@ SAID = re.compile(r"^=+ +(invalid|error:|barrier error)", re.IGNORECASE | re.MUL
 
 
 def find():
-    """compute-sanitizer on PATH or in the CUDA toolkit, or None."""
+    """compute-sanitizer on PATH, in the CUDA toolkit or beside nvcc, or None."""
     roots = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda"]
     places = [str(pathlib.Path(root) / "bin") for root in roots if root]
+    places += [str(folder) for folder in beside(shutil.which("nvcc"))]
     return shutil.which("compute-sanitizer", path=os.pathsep.join([os.environ.get("PATH", ""), *places]))
+
+
+def beside(program):
+    """The folders of a program and of what it links to."""
+    return [] if program is None else [pathlib.Path(program).parent, pathlib.Path(program).resolve().parent]
 
 
 def sanitizers(result, setting):

@@ -1,10 +1,12 @@
 """What the GPU report measures, in which order and in how much time."""
 
 import contextlib
+import os
 import pathlib
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 import torch
@@ -176,3 +178,30 @@ def test_whole_runs_come_first(place, monkeypatch):
     assert [(which[0], which[2]) for which in seen[:6]] == order
     assert {which[0] for which in seen[6:]} == set(gpu_runs.PAPER) and all(which[2] for which in seen[6:])
     assert seen[1][4] == gpu_runs.ROOM["whole"] == 40
+
+
+def test_clock_and_power(tmp_path, monkeypatch):
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(
+        f'#!/bin/sh\necho "$@" > {tmp_path}/said\nprintf "1980, 650.5\\n1830, 610.5\\n1950, 690\\n"; exec sleep 9'
+    )
+    tool.chmod(0o755)
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+        patch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
+        with gpu_common.watched() as found:
+            for _ in range(100):
+                time.sleep(0.0 if (tmp_path / "said").is_file() else 0.1)
+            time.sleep(0.2)
+            assert found == {}
+        assert found == {"sm_mhz": 1950, "watts": 650.5}
+        assert (tmp_path / "said").read_text().strip().endswith("--loop=1 -i 2")
+        with gpu_common.watched(False) as found:
+            pass
+        assert found == {}
+        patch.setenv("PATH", str(tmp_path / "nowhere"))
+        with gpu_common.watched() as found:
+            pass
+        assert found == {}
+    assert gpu_common.medians("1980, [N/A]\n1970, [N/A]\n") == {"sm_mhz": 1975}
+    assert gpu_common.medians("No devices were found\n") == gpu_common.medians("") == {}

@@ -80,3 +80,18 @@ def test_the_sanitizers_see_every_op(monkeypatch):
         monkeypatch.setattr(ops, name, recorded(name, getattr(ops, name)))
     assert gpu_sanitize.main("cpu") > 100
     assert called == set(ops.__all__) - {"conv3x3"}  # which has no CUDA kernel
+
+
+def test_a_sanitizer_beside_nvcc(tmp_path, monkeypatch):
+    (tmp_path / "toolkit").mkdir()
+    (tmp_path / "path").mkdir()
+    for name in ("nvcc", "compute-sanitizer"):
+        (tmp_path / "toolkit" / name).touch(0o755)
+    (tmp_path / "path" / "nvcc").symlink_to(tmp_path / "toolkit" / "nvcc")
+    monkeypatch.setenv("PATH", str(tmp_path / "path"))
+    monkeypatch.delenv("CUDA_HOME", raising=False)
+    monkeypatch.delenv("CUDA_PATH", raising=False)
+    found = gpu_sanitizers.find()
+    assert found in (str(tmp_path / "toolkit" / "compute-sanitizer"), "/usr/local/cuda/bin/compute-sanitizer")
+    (tmp_path / "path" / "nvcc").unlink()
+    assert gpu_sanitizers.find() != str(tmp_path / "toolkit" / "compute-sanitizer")
