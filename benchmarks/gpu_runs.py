@@ -14,7 +14,7 @@ from langevin_ext import plan, sample
 from langevin_ext.benchmarking.network import work
 from langevin_ext.benchmarking.timing import interleaved, wall_seconds
 from langevin_ext.engine import ON_CPU, ON_GPU
-from langevin_ext.engine.engine import bf16_runs
+from langevin_ext.engine.choice import bf16_runs
 from langevin_ext.models import NCSN
 from langevin_ext.training import Settings, Trainer
 from langevin_ext.training.loop import deterministic

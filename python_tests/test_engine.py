@@ -13,7 +13,7 @@ from langevin_ext import _native, engine, models
 from langevin_ext.engine import convolutions
 
 NETWORKS = ("NCSN", "NCSNv2")
-needs_bf16 = pytest.mark.skipif(not engine.engine.bf16_runs(), reason="this CPU has no bfloat16 arithmetic")
+needs_bf16 = pytest.mark.skipif(not engine.choice.bf16_runs(), reason="this CPU has no bfloat16 arithmetic")
 needs_int16 = pytest.mark.skipif(bool(convolutions.why_not_int16()), reason=convolutions.why_not_int16())
 REDUCED = [pytest.param("int16", marks=needs_int16), pytest.param("bf16", marks=needs_bf16)]
 SIGMAS = [1.0, 0.3, 0.1]
@@ -169,7 +169,7 @@ def test_missing_private_operators(monkeypatch):
         reason = convolutions.why_not_packed.__wrapped__(torch.float32)
     assert "has no such operators ('object' object has no attribute" in reason
     monkeypatch.setattr(convolutions, "why_not_packed", lambda dtype: reason)
-    monkeypatch.setattr(engine.engine, "why_not_packed", lambda dtype: reason)
+    monkeypatch.setattr(engine.choice, "why_not_packed", lambda dtype: reason)
     fast = engine.build(model)
     assert fast.notes[-1] == f"weights not repacked: {reason}"
     assert relative_error(fast(x, level), packed.double()) < 1e-5
@@ -209,10 +209,10 @@ def test_errors(monkeypatch):
     ):
         with pytest.raises(ValueError, match=f"engine: {message}"):
             engine.build(model, **arguments)
-    monkeypatch.setattr(engine.engine, "bf16_runs", lambda: False)
+    monkeypatch.setattr(engine.choice, "bf16_runs", lambda: False)
     with pytest.raises(ValueError, match="'fp32' or 'auto' here, this CPU has no bfloat16"):
         engine.build(model, precision="bf16")
-    monkeypatch.setattr(engine.engine, "why_not_int16", lambda: "this CPU has no AVX2")
+    monkeypatch.setattr(engine.choice, "why_not_int16", lambda: "this CPU has no AVX2")
     with pytest.raises(ValueError, match="'fp32' or 'auto' here, this CPU has no AVX2"):
         engine.build(model, precision="int16")
 
@@ -295,7 +295,7 @@ def test_resume_is_bit_equal(precision, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run(model, precision=precision, batch_size=3, checkpoint=path, callback=stop)
     other = "bf16" if precision == "fp32" else "fp32"
-    if precision != "fp32" or engine.engine.bf16_runs():
+    if precision != "fp32" or engine.choice.bf16_runs():
         with pytest.raises(ValueError, match=f"another precision: '{precision}' there, '{other}' now"):
             run(model, precision=other, batch_size=3, checkpoint=path)
     assert torch.equal(run(model, precision=precision, batch_size=3, checkpoint=path)[0], whole)
@@ -319,7 +319,7 @@ def test_auto_takes_no_factors_that_spoil_a_network():
 @needs_int16
 def test_auto_takes_no_factors_that_are_slower(monkeypatch):
     model = make("NCSN", ngf=64)
-    monkeypatch.setattr(engine.engine, "why_int16_is_slow", lambda: "it has half the units")
+    monkeypatch.setattr(engine.choice, "why_int16_is_slow", lambda: "it has half the units")
     fast = engine.build(model)
     assert fast.precision == "fp32" and "fp32 for int16: it has half the units" in str(fast)
     assert engine.build(model, precision="int16").precision == "int16"

@@ -8,8 +8,7 @@ import torch
 from test_engine import NETWORKS, exact, inputs, make, relative_error, rms_error
 
 from langevin_ext import _native, captures, engine
-from langevin_ext.engine import channels_last, convolutions, network
-from langevin_ext.engine import engine as building
+from langevin_ext.engine import channels_last, choice, convolutions, network
 from langevin_ext.models.refinenet import ConvMeanPool
 from langevin_ext.ops import norm_forms
 
@@ -121,11 +120,11 @@ def test_tf32_is_switched_for_the_pass_alone(monkeypatch):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_auto_is_fp16_where_that_is_finite(name):
     model = make(name, (1, 8, 8), 8)
-    assert building._on_gpu(model, "auto", 4).precision == "fp16"
-    assert building._on_gpu(model, "tf32", 4).precision == "tf32"
+    assert choice._on_gpu(model, "auto", 4).precision == "fp16"
+    assert choice._on_gpu(model, "tf32", 4).precision == "tf32"
     with torch.no_grad():  # the first convolution's result is beyond 65504, the largest number of fp16
         model.begin_conv.weight.mul_(1e7)
-    fast = building._on_gpu(model, "auto", 4)
+    fast = choice._on_gpu(model, "auto", 4)
     assert fast.precision == "bf16"
     assert fast.notes[-1] == "bf16 for fp16, in which scores of its starting points are not finite"
 

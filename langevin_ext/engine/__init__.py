@@ -15,7 +15,9 @@ On a GPU with
 - nothing that waits for the GPU, so that a forward pass can be captured as a graph (`samplers.graphs`).
 """
 
-from .engine import Engine, build, gpu_form, why_not
+from .choice import build, gpu_form
+from .engine import Engine
 from .precisions import ON_CPU, ON_GPU, PRECISIONS
+from .served import why_not
 
 __all__ = ["ON_CPU", "ON_GPU", "PRECISIONS", "Engine", "build", "gpu_form", "why_not"]
