@@ -28,7 +28,14 @@ def named(device) -> str:
 
 
 def versions(model):
-    """Identifies the parameters and buffers and counts their changes, as far as torch does."""
-    return [
-        (id(t), t.data_ptr(), -1 if t.is_inference() else t._version) for t in (*model.parameters(), *model.buffers())
-    ]
+    """Identifies the parameters and buffers and counts their changes, as far as torch does.
+
+    Asked at each call of an engine; `parameters` and `buffers` would take longer.
+    """
+    tensors, modules = [], [model]
+    for module in modules:  # which grows meanwhile; None stands for what there could be
+        if module is not None:
+            modules += module._modules.values()
+            tensors += module._parameters.values()
+            tensors += module._buffers.values()
+    return [(id(t), t.data_ptr(), -1 if t.is_inference() else t._version) for t in tensors if t is not None]
