@@ -16,11 +16,7 @@
   do {                                                                                                             \
     cudaLaunchAttribute attribute;                                                                                 \
     const cudaLaunchConfig_t config = ::lv::cluster_launch(attribute, cluster, grid, block, shared_bytes, stream); \
-    const cudaError_t status = cudaLaunchKernelEx(&config, kernel, __VA_ARGS__);                                   \
-    if (status != cudaSuccess) {                                                                                   \
-      cudaGetLastError(); /* reported here, not by the next launch */                                              \
-      throw std::runtime_error(std::string(#kernel ": ") + cudaGetErrorString(status));                            \
-    }                                                                                                              \
+    ::lv::check(cudaLaunchKernelEx(&config, kernel, __VA_ARGS__), #kernel);                                        \
   } while (0)
 #endif
 

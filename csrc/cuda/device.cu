@@ -1,15 +1,8 @@
-#include <cuda_runtime.h>
-
-#include <stdexcept>
-
 #include "device.h"
+#include "launch.h"
 
 namespace lv {
 namespace {
-
-void check(cudaError_t status, const char* what) {
-  if (status != cudaSuccess) throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(status));
-}
 
 __global__ void probe_kernel() {}
 
@@ -21,7 +14,7 @@ DeviceGuard::DeviceGuard(int device) : device_(device) {
 }
 
 DeviceGuard::~DeviceGuard() {
-  if (previous_ != device_) cudaSetDevice(previous_);
+  if (previous_ != device_ && cudaSetDevice(previous_) != cudaSuccess) cudaGetLastError();  // must not stick either
 }
 
 std::string why_no_kernel_runs(int device) {

@@ -224,12 +224,6 @@ int norm_clusters_at_once(const NormCluster&, int) { return 1; }
 
 namespace {
 
-void check(cudaError_t status, const char* what) {
-  if (status == cudaSuccess) return;
-  cudaGetLastError();  // the error is reported here and must not stick
-  throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(status));
-}
-
 int attribute_of(int device, cudaDeviceAttr attribute) {
   int value = 0;
   check(cudaDeviceGetAttribute(&value, attribute, device), "cudaDeviceGetAttribute");

@@ -18,15 +18,23 @@
   extern __shared__ __align__(16) unsigned char name##_bytes[]; \
   T* const name = reinterpret_cast<T*>(name##_bytes)
 // Checks the launch itself; what goes wrong while the kernel runs is reported by a later call, as always with CUDA.
-#define LV_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                                                \
-  do {                                                                                                           \
-    kernel<<<grid, block, shared_bytes, static_cast<cudaStream_t>(stream)>>>(__VA_ARGS__);                       \
-    const cudaError_t status = cudaGetLastError();                                                               \
-    if (status != cudaSuccess) throw std::runtime_error(std::string(#kernel ": ") + cudaGetErrorString(status)); \
+#define LV_LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                          \
+  do {                                                                                     \
+    kernel<<<grid, block, shared_bytes, static_cast<cudaStream_t>(stream)>>>(__VA_ARGS__); \
+    ::lv::check(cudaGetLastError(), #kernel);                                              \
   } while (0)
 #endif
 
 namespace lv {
+
+#if !defined(LV_EMULATE)
+// Throws what went wrong. It is reported here and must not stick: the thread's next launch would report it again.
+inline void check(cudaError_t status, const char* what) {
+  if (status == cudaSuccess) return;
+  cudaGetLastError();
+  throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(status));
+}
+#endif
 
 constexpr int kThreads = 256;
 #if defined(LV_EMULATE)
