@@ -110,7 +110,8 @@ def backend_info() -> dict:
     from . import __version__
 
     built = _core.build_info() if _core is not None else {}
-    gpu_reason = why_no_cuda()
+    # On a GPU that this process does not use the question alone would take memory, or fail.
+    gpu_reason = why_no_cuda(torch.cuda.current_device() if torch.cuda.is_initialized() else 0)
     return {
         "version": __version__,
         "torch": torch.__version__,

@@ -248,6 +248,14 @@ def test_backend_info_explains_what_does_not_run():
     assert info["cuda_built"] == bool(info["cuda_archs"])
 
 
+@pytest.mark.parametrize(("initialized", "index"), [(True, 3), (False, 0)])
+def test_backend_info_asks_about_the_gpu_in_use(monkeypatch, initialized, index):
+    monkeypatch.setattr(_native.torch.cuda, "is_initialized", lambda: initialized)
+    monkeypatch.setattr(_native.torch.cuda, "current_device", lambda: 3)
+    monkeypatch.setattr(_native, "why_no_cuda", "GPU {}".format)
+    assert langevin_ext.backend_info()["cuda_reason"] == f"GPU {index}"
+
+
 def test_a_gpu_without_kernels_warns_once(monkeypatch):
     monkeypatch.setattr(_native, "why_no_cuda", lambda index=0: "no kernel image is available")
     _native._core_on.cache_clear()

@@ -32,3 +32,13 @@ def test_a_device_that_cannot_be_used_leaves_no_error(ask):
 
 def test_a_device_that_cannot_be_put_back_leaves_no_error(ask):
     assert ask("DeviceGuard", 1, "cudaSetDevice", calls_before=1) == ("on device 1", 0, 1)
+
+
+@pytest.mark.parametrize("call", ["cudaGetDeviceCount", "cudaGetDevice", "cudaSetDevice", "cudaFuncGetAttributes"])
+def test_why_no_kernel_runs(ask, call):
+    assert ask("why_no_kernel_runs", 1) == ("", 0, 0)
+    assert ask("why_no_kernel_runs", 1, call) == (f"{call}: it failed", 0, 0)
+
+
+def test_there_is_no_such_device(ask):
+    assert ask("why_no_kernel_runs", 2) == ("no CUDA device", 0, 0)

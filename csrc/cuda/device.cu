@@ -18,17 +18,17 @@ DeviceGuard::~DeviceGuard() {
 }
 
 std::string why_no_kernel_runs(int device) {
-  int count = 0;
-  cudaError_t status = cudaGetDeviceCount(&count);
-  if (status == cudaSuccess && device >= count) return "no CUDA device";
-  if (status == cudaSuccess) {
+  try {
+    int count = 0;
+    check(cudaGetDeviceCount(&count), "cudaGetDeviceCount");
+    if (device >= count) return "no CUDA device";
     DeviceGuard guard(device);
     cudaFuncAttributes attributes;  // loads the image of the probe, and so tells whether there is one for this GPU
-    status = cudaFuncGetAttributes(&attributes, probe_kernel);
+    check(cudaFuncGetAttributes(&attributes, probe_kernel), "cudaFuncGetAttributes");
+    return "";
+  } catch (const std::runtime_error& error) {
+    return error.what();
   }
-  if (status == cudaSuccess) return "";
-  cudaGetLastError();  // the error is reported here and must not stick
-  return cudaGetErrorString(status);
 }
 
 int runtime_version() { return CUDART_VERSION; }

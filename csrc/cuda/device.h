@@ -18,7 +18,8 @@ class DeviceGuard {
   int device_ = 0;
 };
 
-// "" where a kernel of this binary can run on `device`, else the runtime's reason (no driver, too old, no image).
+// "" where a kernel of this binary can run on `device`, else the runtime's reason (no driver, too old, no image, in
+// use). Makes a context on it.
 std::string why_no_kernel_runs(int device);
 int runtime_version();
 int driver_version();  // 0 without a driver
