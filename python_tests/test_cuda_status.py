@@ -5,7 +5,7 @@ import ctypes
 import pytest
 from emulation import build
 
-OUT_OF_MEMORY = 2
+OUT_OF_MEMORY, INVALID_DEVICE_FUNCTION, NO_KERNEL_IMAGE = 2, 98, 209
 
 
 @pytest.fixture(scope="module")
@@ -42,3 +42,12 @@ def test_why_no_kernel_runs(ask, call):
 
 def test_there_is_no_such_device(ask):
     assert ask("why_no_kernel_runs", 2) == ("no CUDA device", 0, 0)
+
+
+@pytest.mark.parametrize("kernels_before", [0, 1])
+def test_without_an_image_that_knows_clusters_there_is_no_one_pass_form(ask, kernels_before):
+    assert ask("cluster_limit", 0) == ("232448", 0, 0)
+    for missing in (INVALID_DEVICE_FUNCTION, NO_KERNEL_IMAGE):
+        assert ask("cluster_limit", 0, "cudaFuncGetAttributes", missing, kernels_before) == ("0", 0, 0)
+    for call in ("cudaDeviceGetAttribute", "cudaFuncGetAttributes", "cudaFuncSetAttribute"):
+        assert ask("cluster_limit", 0, call, OUT_OF_MEMORY, kernels_before) == (f"threw {call}: it failed", 0, 0)

@@ -6,6 +6,26 @@ namespace {
 
 __global__ void probe_kernel() {}
 
+int attribute_of(int device, cudaDeviceAttr attribute) {
+  int value = 0;
+  check(cudaDeviceGetAttribute(&value, attribute, device), "cudaDeviceGetAttribute");
+  return value;
+}
+
+// Whether there is an image of the kernel for this GPU, and from code that knows clusters, not just what older ones
+// run.
+bool knows_clusters(const void* kernel) {
+  constexpr int kFirstPtx = 90;
+  cudaFuncAttributes attributes;
+  const cudaError_t status = cudaFuncGetAttributes(&attributes, kernel);
+  if (status == cudaErrorNoKernelImageForDevice || status == cudaErrorInvalidDeviceFunction) {
+    cudaGetLastError();
+    return false;
+  }
+  check(status, "cudaFuncGetAttributes");
+  return attributes.ptxVersion >= kFirstPtx;
+}
+
 }  // namespace
 
 DeviceGuard::DeviceGuard(int device) : device_(device) {
@@ -29,6 +49,16 @@ std::string why_no_kernel_runs(int device) {
   } catch (const std::runtime_error& error) {
     return error.what();
   }
+}
+
+int64_t cluster_limit(int device, std::initializer_list<const void*> kernels) {
+  if (attribute_of(device, cudaDevAttrClusterLaunch) == 0) return 0;
+  const int limit = attribute_of(device, cudaDevAttrMaxSharedMemoryPerBlockOptin);
+  for (const void* kernel : kernels) {
+    if (!knows_clusters(kernel)) return 0;
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, limit), "cudaFuncSetAttribute");
+  }
+  return limit;
 }
 
 int runtime_version() { return CUDART_VERSION; }

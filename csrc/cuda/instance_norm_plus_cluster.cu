@@ -5,6 +5,7 @@
 
 #include "../norm_cluster.h"
 #include "cluster.h"
+#include "device.h"
 #include "norm_moments.h"
 
 namespace lv {
@@ -222,40 +223,13 @@ int norm_clusters_at_once(const NormCluster&, int) { return 1; }
 
 #else
 
-namespace {
-
-int attribute_of(int device, cudaDeviceAttr attribute) {
-  int value = 0;
-  check(cudaDeviceGetAttribute(&value, attribute, device), "cudaDeviceGetAttribute");
-  return value;
-}
-
-// Lets the kernel have `limit` bytes; whether there is code of it that knows clusters, not just what older GPUs run.
-template <typename Kernel>
-bool made_ready(Kernel kernel, int limit) {
-  constexpr int kFirstPtx = 90;
-  cudaFuncAttributes attributes;
-  check(cudaFuncGetAttributes(&attributes, kernel), "cudaFuncGetAttributes");
-  if (attributes.ptxVersion < kFirstPtx) return false;
-  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, limit), "cudaFuncSetAttribute");
-  return true;
-}
-
-int64_t asked_cluster_limit(int device) {
-  if (attribute_of(device, cudaDevAttrClusterLaunch) == 0) return 0;
-  const int limit = attribute_of(device, cudaDevAttrMaxSharedMemoryPerBlockOptin);
-  const bool ready = made_ready(one_pass_kernel<float>, limit) && made_ready(one_pass_kernel<float16>, limit) &&
-                     made_ready(one_pass_kernel<bfloat16>, limit);
-  return ready ? limit : 0;
-}
-
-}  // namespace
-
 int64_t norm_cluster_limit(int device) {
   constexpr int kDevices = 64;
   static std::atomic<int64_t> known[kDevices];  // the limit + 1, so that a launch asks the runtime nothing
   if (device < kDevices && known[device] > 0) return known[device] - 1;
-  const int64_t limit = asked_cluster_limit(device);
+  const int64_t limit = cluster_limit(device, {reinterpret_cast<const void*>(one_pass_kernel<float>),
+                                               reinterpret_cast<const void*>(one_pass_kernel<float16>),
+                                               reinterpret_cast<const void*>(one_pass_kernel<bfloat16>)});
   if (device < kDevices) known[device] = limit + 1;
   return limit;
 }

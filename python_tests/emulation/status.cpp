@@ -7,6 +7,7 @@ namespace {
 
 std::string ask(const std::string& what, int device) {
   if (what == "why_no_kernel_runs") return lv::why_no_kernel_runs(device);
+  if (what == "cluster_limit") return std::to_string(lv::cluster_limit(device, {"one kernel", "another"}));
   lv::DeviceGuard guard(device);
   return "on device " + std::to_string(runtime::current);
 }
