@@ -167,3 +167,25 @@ def innermost(bodies):
 def accesses(code, names):
     """How often each width is moved by the instructions of these names: {"LDG 128": 2, "STG 128": 1}."""
     return Counter(i.access for i in code if i.name in names)
+
+
+def is_double(instruction):
+    return re.match(r"D(ADD|MUL|FMA|SETP|MNMX)\b|.*\.F64|.*64H", instruction.opcode) is not None
+
+
+def slow(code):
+    """Calls, and divisions that are not approximate or have 64 bits: each stands for tens of instructions."""
+    return [i.opcode for i in code if i.calls or i.name == "FCHK" or i.opcode.startswith(("I2F.U64", "F2I.U64"))]
+
+
+def fused_quotients(code):
+    """Multiply-adds with an approximate inverse as a factor; but for the steps of an exact division."""
+    found, inverses = [], set()
+    for i in code:
+        result, *operands = (operand.strip("-|").removesuffix(".reuse") for operand in i.operands.split(", "))
+        if i.name == "FFMA" and inverses & set(operands[:2]) and operands[2] not in {"1", *inverses}:
+            found.append(i)
+        inverses -= {result}
+        if i.opcode == "MUFU.RCP":
+            inverses |= {result}
+    return found

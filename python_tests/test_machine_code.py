@@ -2,7 +2,6 @@
 products of the noise, no doubles and no calls where the time goes. test_cuda_compiles reads ptxas' own report.
 """
 
-import re
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -122,15 +121,6 @@ def code_of(name, arch):
     return kernels(arch)[name]
 
 
-def is_double(instruction):
-    return re.match(r"D(ADD|MUL|FMA|SETP|MNMX)\b|.*\.F64|.*64H", instruction.opcode) is not None
-
-
-def slow(code):
-    """Calls, and divisions that are not approximate or have 64 bits: each stands for tens of instructions."""
-    return [i.opcode for i in code if i.calls or i.name == "FCHK" or i.opcode.startswith(("I2F.U64", "F2I.U64"))]
-
-
 def main_loop(code):
     """The turns of the samples."""
     return loops(code)[0]
@@ -163,7 +153,7 @@ def test_no_local_memory_and_no_doubles(arch):
         assert not [i for i in code if i.name in {"LDL", "STL"}], f"{where} uses local memory"
         searched = main_loop(code) if name.startswith("langevin_table") else code
         if not name.startswith(DOUBLES):
-            assert not [i.opcode for i in searched if is_double(i)], f"{where} computes in float64"
+            assert not [i.opcode for i in searched if machine_code.is_double(i)], f"{where} computes in float64"
 
 
 @pytest.mark.parametrize(("name", "arch"), rows_by_arch(NOISE))
@@ -171,7 +161,7 @@ def test_noise(name, arch):
     row, code = NOISE[name], code_of(name, arch)
     loop = main_loop(code)
     assert accesses(loop, MEMORY) == Counter([f"LDG {w}" for w in row.reads] + [f"STG {w}" for w in row.writes])
-    assert slow(code) == []
+    assert machine_code.slow(code) == []
     products = [i for i in code if any(factor in i.operands.split(", ") for factor in FACTORS)]
     wide = [i for i in products if i.opcode.endswith("IMAD.WIDE.U32")]
     # The first product of a block is that of its number, the same for all samples and all streams.
@@ -185,9 +175,17 @@ def test_norm(name, arch):
     missing = Counter(row.passes) - Counter(access for access, _ in found)
     assert not missing, f"no loop with {list(missing)} alone; there are {[access for access, _ in found]}"
     for access, body in [one for one in found if one[0] in row.passes]:
-        assert slow(body) == [], f"in the loop with {access}"
+        assert machine_code.slow(body) == [], f"in the loop with {access}"
         if access.startswith("LDG "):
             assert accesses(body, ("LDG",)).total() >= row.least, f"one vector at a time in the loop with {access}"
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_norms_fuse_no_quotient_into_a_sum(arch):
+    """So that the two-kernel and the one-pass form have the same bits."""
+    for name, code in kernels(arch).items():
+        if name.startswith(("moments", "normalise", "one_pass")):
+            assert machine_code.fused_quotients(code) == [], f"{name} for sm_{arch}"
 
 
 @pytest.mark.parametrize(("name", "arch"), rows_by_arch({k: v for k, v in NORMS.items() if k.startswith("one_pass")}))
@@ -228,8 +226,8 @@ def test_listing_is_read():
     assert code[0] == Instruction(0, "", "IMAD.WIDE.U32", "R2, R3, -0x2daee0ad, RZ")
     assert [i.address for i in code] == [0x00, 0x20, 0x30, 0x40, 0x50, 0x60, 0x70, 0x80, 0x90, 0xA0]
     assert accesses(code, MEMORY_AND_SHARED) == {"LDG 128": 1, "LDG 16": 1, "STG 32": 1}
-    assert slow(code) == ["CALL.REL.NOINC"]  # the other one leaves the loop
-    assert [i.opcode for i in code if is_double(i)] == ["F2F.F32.F64"]
+    assert machine_code.slow(code) == ["CALL.REL.NOINC"]  # the other one leaves the loop
+    assert [i.opcode for i in code if machine_code.is_double(i)] == ["F2F.F32.F64"]
 
 
 def test_loops_are_found():
@@ -254,7 +252,17 @@ def test_passes_tell_what_they_access():
     + [("FFMA", False), ("I2F.U64.RP", False), ("F2I.U32.F64.TRUNC", True)],
 )
 def test_doubles_are_known(opcode, double):
-    assert is_double(Instruction(0, "", opcode, "R0, R1")) == double
+    assert machine_code.is_double(Instruction(0, "", opcode, "R0, R1")) == double
+
+
+def test_fused_quotients_are_found():
+    inverse, product = Instruction(0, "", "MUFU.RCP", "R2, R9"), Instruction(16, "", "FMUL", "R4, R2, R3")
+    step, refined = Instruction(16, "", "FFMA", "R3, -R9, R2, 1"), Instruction(32, "", "FFMA", "R4, R2, R3, R2")
+    fused, other = Instruction(32, "@P0", "FFMA", "R5, R3, R2.reuse, R7"), Instruction(32, "", "FFMA", "R5, R4, R3, R7")
+    assert machine_code.fused_quotients([inverse, product, other]) == []
+    assert machine_code.fused_quotients([inverse, step, refined, other]) == []
+    assert machine_code.fused_quotients([inverse, product, fused]) == [fused]
+    assert machine_code.fused_quotients([inverse, product._replace(operands="R2, R2, R3"), fused]) == []
 
 
 def test_resources_are_read():

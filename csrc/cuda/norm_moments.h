@@ -1,5 +1,6 @@
 // The statistics of instance_norm_plus from those of its chunks, for both forms of the kernel: one source, in which no
-// product is left to be fused into a sum or not, so that they agree bit for bit.
+// product is left to be fused into a sum or not, so that they agree bit for bit. An approximate quotient is a product
+// too: __fadd_rn adds to it.
 #pragma once
 
 #include "norm_tiles.h"
@@ -22,7 +23,7 @@ __device__ inline float sum_bias(const NormImages& images, int channel) {
 __device__ inline void chunk_moments(float pixels, float centre, float first, float second, float& mean,
                                      float& squares) {
   const float off = __fdividef(first, pixels), rest = fma(-first, off, second);
-  mean = centre + off;
+  mean = __fadd_rn(centre, off);
   squares = rest < 0.0f ? 0.0f : rest;
 }
 
@@ -68,7 +69,7 @@ __device__ void spread_of_means(const NormPlan<float>& p, int thread, float* sum
 
 // r of a channel from its squared deviations.
 __device__ inline float root_of_variance(const NormPlan<float>& p, float squares) {
-  return inverse_root(__fdividef(squares, static_cast<float>(p.shape.pixels)) + p.eps);
+  return inverse_root(__fadd_rn(__fdividef(squares, static_cast<float>(p.shape.pixels)), p.eps));
 }
 
 }  // namespace lv

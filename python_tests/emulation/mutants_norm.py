@@ -26,7 +26,7 @@ MUTANTS = {
     "instance_norm_plus: the mean is not corrected": (
         "instance_norm_plus",
         MOMENTS,
-        "mean = centre + off",
+        "mean = __fadd_rn(centre, off)",
         "mean = 1.001f * centre",
     ),
     "instance_norm_plus: no barrier after the centres": (
