@@ -93,6 +93,23 @@ def launched(x, residual, weight, level, *, blocks=0, bias=None, pool=False):
     return y, total, stats
 
 
+@pytest.mark.parametrize("layout", FORMATS, ids=str)
+def test_a_channel_whose_variance_is_infinite_is_as_on_the_cpu(emulation, layout):
+    x, _, weight, level, *grads = cpu.inputs((2, 4, 8, 8), torch.float32, layout)
+    x[:, 1] = torch.tensor([1e20, -1e20]).repeat(32).view(8, 8)
+    wanted = cpu.run(ops.instance_norm_plus, x, None, weight, level, *grads, elu=True)
+    assert wanted[0].isfinite().all()
+
+    def run():
+        forms = [0, *norm_forms.possible(_native.core_for(x), x)]
+        values = [launched(x, None, weight, level, blocks=blocks)[0] for blocks in forms]
+        return [*cpu.run(ops.instance_norm_plus, x, None, weight, level, *grads, elu=True), *values]
+
+    found = emulation.run(run)
+    for result, expected in zip(found, wanted + wanted[:1] * len(found[3:]), strict=True):
+        torch.testing.assert_close(result, expected)
+
+
 def check_launched(x, residual, weight, level, bias, pool):
     """Against float64, of the sum as it is stored; clusters, which do not pool, against two kernels."""
     y, total, stats = launched(x, residual, weight, level, bias=bias, pool=pool)

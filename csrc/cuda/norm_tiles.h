@@ -6,6 +6,8 @@
 //   contiguous:     a column is one channel, one slot for all its lanes;         a step goes `rows` vectors on
 #pragma once
 
+#include <cfloat>
+
 #include "../instance_norm_plus.h"
 #include "launch.h"
 #include "vector.h"
@@ -245,10 +247,11 @@ struct SlotCoefficients {
   }
 };
 
-// 1 / sqrt(v) to about one unit in the last place; unlike 1.0f / sqrtf(v) without a branch to rare cases.
+// 1 / sqrt(v) to about one unit in the last place; unlike 1.0f / sqrtf(v) without a branch to rare cases. 0 of
+// infinity, which without the bound would be infinity times 0.
 __device__ inline float inverse_root(float v) {
   const float r = rsqrtf(v);
-  return r * fma(-0.5f * v * r, r, 1.5f);
+  return r * fma(-0.5f * fminf(v, FLT_MAX) * r, r, 1.5f);
 }
 
 }  // namespace lv
