@@ -67,10 +67,15 @@ LV_HD bfloat16 store<bfloat16>(float a) {
   asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(a));
   return {bits};
 #else
+#if defined(__CUDA_ARCH__)
+  constexpr uint32_t kNan = 0x7FFFu;  // that of the instruction
+#else
+  constexpr uint32_t kNan = 0x7FC0u;
+#endif
   const uint32_t bits = bit_cast<uint32_t>(a);
   const uint32_t rounded = (bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16;
   const bool is_nan = (bits & 0x7FFFFFFFu) > 0x7F800000u;
-  return {static_cast<uint16_t>(is_nan ? 0x7FC0u : rounded)};
+  return {static_cast<uint16_t>(is_nan ? kNan : rounded)};
 #endif
 }
 
