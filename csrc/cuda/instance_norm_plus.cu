@@ -185,7 +185,7 @@ __global__ void __launch_bounds__(kThreads, 3)
     const int64_t row = static_cast<int64_t>(stride) * pool.image.width;
     const int64_t from = sample * p.shape.elements() +
                          (tile.channel + tile.slot) * (p.channels_last ? 1 : p.shape.pixels) +
-                         (tile.top - kPoolReach) * row + tile.x * stride;
+                         (tile.top - kPoolReach) * row + static_cast<int64_t>(tile.x) * stride;
     const typename Access::Pixels pixels(access, image, images.y, from, stride, row);
     if (tile.x >= kPoolReach && tile.x + kPoolColumns + kPoolReach <= pool.image.width)
       pool_columns<true>(access, pool.image, tile.x, tile.top, tile.bottom, k, pixels);

@@ -73,9 +73,11 @@ struct PoolSingleAccess : ScalarAccess {
     __device__ Pixels(const PoolSingleAccess& access, const void* image, void* pooled, int64_t at, int stride,
                       int64_t row)
         : access(access), image(image), pooled(pooled), at(at), row(row), stride(stride) {}
-    __device__ Stored read(int i) const { return access.read(image, at + (i - kPoolReach) * stride); }
+    __device__ Stored read(int i) const {
+      return access.read(image, at + static_cast<int64_t>(i - kPoolReach) * stride);
+    }
     __device__ void write(int column, const float (&values)[1]) const {
-      access.write(pooled, at - kPoolReach * row + column * stride, values);
+      access.write(pooled, at - kPoolReach * row + static_cast<int64_t>(column) * stride, values);
     }
     __device__ void next_row() { at += row; }
   };
