@@ -218,7 +218,7 @@ class NinjaBuild(build_ext):
         flags = flags + sanitizers
         includes = [f"-I{SOURCES}", f"-isystem {folder / 'pybind11'}", f"-isystem {sysconfig.get_path('include')}"]
         defines, libraries = [], ["-fopenmp", *sanitizers]
-        lines = [f"builddir = {escape(folder)}", f"archs = {gencode(archs)}"]
+        lines = [f"builddir = {escape(folder)}"]
         objects = [(path, "cxx") for path in [*by_size(SOURCES, "*.cpp"), *by_size(SOURCES / "cpu", "*.cpp")]]
         if cuda:
             defines = ["-DLV_WITH_CUDA", f"-isystem {cuda / 'include'}"]
@@ -240,8 +240,8 @@ class NinjaBuild(build_ext):
             lines.append(f"build {escape(outputs[-1])}: {kind} {escape(path)}")
             if path.parent == SOURCES:  # long to compile, and without a loop in them
                 lines.append("  more = -Og")
-            if path.name.endswith("_cluster.cu"):
-                lines.append(f"  archs = {gencode(with_clusters(archs))}")
+            if kind == "nvcc":
+                lines.append(f"  archs = {gencode_of(path, archs)}")
         lines += [f"build _C.so: link {' '.join(map(escape, outputs))}", "default _C.so"]
         self.write_if_changed(folder / "build.ninja", "\n".join(lines) + "\n")
 
@@ -258,24 +258,27 @@ class NinjaBuild(build_ext):
             path.write_text(text)
 
 
-def gencode(archs):
+def gencode_of(path, archs):
+    """nvcc's flags for a file; clusters of blocks are for 9.0 and newer, or for all, with empty kernels."""
+    if path.name.endswith("_cluster.cu"):
+        archs = [arch for arch in archs if int(arch.rstrip("af")) >= 90] or archs
+    return gencode(archs, split=path.name.startswith("instance_norm_plus"))
+
+
+def gencode(archs, split=False):
     """nvcc's flags: machine code for each capability from the PTX of the oldest, and that PTX for whatever is newer.
 
-    One front-end pass for all halves the build; where the oldest is older than 8.0, bfloat16 is then rounded without
-    its instruction, which costs a fifth of a norm's instructions. Capabilities with a suffix (90a) are not compatible
-    with the others' PTX and get a pass of their own.
+    One front-end pass for all halves the build. From PTX older than 8.0 bfloat16 is rounded without its instruction,
+    for a fifth of a norm's instructions; split: older ones have a pass of their own. Capabilities with a suffix (90a)
+    are not compatible with the others' PTX and get one as well.
     """
     plain = sorted((arch for arch in archs if arch.isdigit()), key=int)
     flags = [f"-gencode arch=compute_{arch},code=sm_{arch}" for arch in archs if not arch.isdigit()]
-    if plain:
-        codes = [f"sm_{arch}" for arch in plain] + [f"compute_{plain[0]}"]
-        flags.append(f"-gencode arch=compute_{plain[0]},code=[{','.join(codes)}]")
+    older = [arch for arch in plain if split and int(arch) < 80]
+    for made in filter(None, (older, plain[len(older) :])):
+        codes = [f"sm_{arch}" for arch in made] + [f"compute_{made[0]}"]
+        flags.append(f"-gencode arch=compute_{made[0]},code=[{','.join(codes)}]")
     return " ".join(flags)
-
-
-def with_clusters(archs):
-    """The capabilities that know clusters of blocks, 9.0 and newer; where none does all of them, with empty kernels."""
-    return [arch for arch in archs if int(arch.rstrip("af")) >= 90] or archs
 
 
 def by_size(folder, pattern):

@@ -101,6 +101,26 @@ def test_architectures(build, monkeypatch, tmp_path):
         build.cuda_archs(old)
 
 
+@pytest.mark.parametrize(
+    ("file", "archs", "flags"),
+    [
+        ("perturb.cu", "75 80 90", ["75,code=[sm_75,sm_80,sm_90,compute_75]"]),
+        ("instance_norm_plus.cu", "75 80 90", ["75,code=[sm_75,compute_75]", "80,code=[sm_80,sm_90,compute_80]"]),
+        (
+            "instance_norm_plus.cu",
+            "90 75 90a",
+            ["90a,code=sm_90a", "75,code=[sm_75,compute_75]", "90,code=[sm_90,compute_90]"],
+        ),
+        ("instance_norm_plus_backward.cu", "75", ["75,code=[sm_75,compute_75]"]),
+        ("instance_norm_plus_cluster.cu", "75 80 90 100", ["90,code=[sm_90,sm_100,compute_90]"]),
+        ("instance_norm_plus_cluster.cu", "75 80", ["75,code=[sm_75,compute_75]", "80,code=[sm_80,compute_80]"]),
+    ],
+)
+def test_what_a_file_is_compiled_for(build, file, archs, flags):
+    made = build.gencode_of(Path(file), archs.split())
+    assert made == " ".join(f"-gencode arch=compute_{flag}" for flag in flags)
+
+
 @pytest.mark.parametrize("with_cuda", [False, True])
 def test_what_is_built(build, monkeypatch, tmp_path, capfd, with_cuda):
     """The message, the compile commands and the stamp; the compilers themselves are not run."""
