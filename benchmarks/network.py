@@ -17,6 +17,7 @@ from timing import append_rows, interleaved, network_parser, network_rows, print
 
 from langevin_ext import engine
 from langevin_ext.engine.arena import Arena
+from langevin_ext.engine.choice import bf16_runs
 from langevin_ext.engine.convolutions import CpuForms
 from langevin_ext.models import NCSN
 from langevin_ext.models.refinenet import ConvMeanPool
@@ -78,8 +79,9 @@ def implementations(model, x, level, compiled):
         forward = torch.compile(official_forward)
         fns["official torch.compile", "float32"] = lambda: forward(state, x, level)
         if x.device.type == "cpu":
-            for precision in ("float32", "bfloat16"):
-                fns["compile with freezing", precision] = frozen(state, x, level, precision == "bfloat16")
+            fns["compile with freezing", "float32"] = frozen(state, x, level, False)
+            if bf16_runs():
+                fns["compile with freezing", "bfloat16"] = frozen(state, x, level, True)
     return fns
 
 
