@@ -140,7 +140,8 @@ def planned(call, searches=False):
     """call() with the plans that cuDNN's heuristics choose, as in `sample` and `train`, or with those that it finds by
     measurement.
 
-    In a thread of its own: torch keeps the plans of each thread, whichever way they were found.
+    In a thread of its own: torch keeps the plans of each thread, whichever way they were found. Backward passes have
+    one thread for all calls; there the calls differ in the order of memory or in determinism, and so do their plans.
     """
     cudnn = torch.backends.cudnn
     before = cudnn.benchmark, cudnn.benchmark_limit

@@ -31,7 +31,7 @@ FORWARD = {
     "official torch.compile": "the same under torch.compile",
     "compile with freezing": "the same under torch.compile with frozen weights",
     "langevin_ext module": "langevin_ext, the module",
-    "engine": 'langevin_ext, the engine of `sample` ("auto": int16)',
+    "engine": "langevin_ext, the engine of `sample`",
 }
 TRAINING = {
     "official eager": "the released network's computation and loss, eager, Adam",
@@ -77,8 +77,9 @@ def section(results) -> str:
 
 
 def read(path) -> list[dict]:
-    """The rows of a file of JSON lines; none if there is no file."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
+    """The rows of a file of JSON lines, but those with loops for an earlier CPU; none if there is no file."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return [json.loads(line) for line in lines if "LANGEVIN_ISA" not in line]
 
 
 def newest(rows) -> list[dict]:
@@ -88,8 +89,9 @@ def newest(rows) -> list[dict]:
 
 
 def by_device(rows) -> list[list[dict]]:
-    """The rows of each device, the one that was measured last first."""
-    return [[row for row in rows if row["device"] == name] for name in dict.fromkeys(r["device"] for r in rows[::-1])]
+    """The rows of each device, the one that was measured last first; rows of early commits name no instruction set."""
+    names = [row["device"].partition(",")[0] for row in rows]
+    return [[row for row, own in zip(rows, names, strict=True) if own == name] for name in dict.fromkeys(names[::-1])]
 
 
 def where(row) -> str:

@@ -58,7 +58,6 @@ if _core is None:
     )
 
 
-@functools.cache
 def why_no_cuda(index: int = 0) -> str:
     """The reason why no native kernel runs on GPU `index`, or "" where one does."""
     if _core is None:
@@ -68,20 +67,26 @@ def why_no_cuda(index: int = 0) -> str:
     return _core.why_no_cuda(index)
 
 
-@functools.cache
-def _core_on(kind: str, index: int):
-    if _core is None or kind == "cpu":
-        return _core
-    reason = f"there are no native kernels for {kind}" if kind != "cuda" else why_no_cuda(index)
-    if reason:
-        warnings.warn(f"langevin_ext: {kind} tensors run on plain torch: {reason}", SlowerPathWarning, stacklevel=4)
-        return None
-    return _core
+_run: set[tuple[str, int]] = set()  # where kernels run; why they do not may pass: a GPU can be full
 
 
 def core(device: torch.device):
     """The native module for tensors on `device`, or None."""
-    return _core_on(device.type, device.index or 0)
+    if _core is None or device.type == "cpu":
+        return _core
+    place = device.type, device.index or 0
+    if place not in _run:
+        reason = f"there are no native kernels for {device.type}" if place[0] != "cuda" else why_no_cuda(place[1])
+        if reason:
+            _warn_slower(device.type, reason)
+            return None
+        _run.add(place)
+    return _core
+
+
+@functools.cache
+def _warn_slower(kind, reason):
+    warnings.warn(f"langevin_ext: {kind} tensors run on plain torch: {reason}", SlowerPathWarning, stacklevel=4)
 
 
 def core_for(x: torch.Tensor):
@@ -104,13 +109,14 @@ def backend_info() -> dict:
     Returns:
         dict with `native` (bool) and `native_reason`; `cuda_built` (bool), `cuda_archs` and `cuda_built_reason`;
         `cuda_runs` (bool) and `cuda_reason`; `cpu` (torch's name of the instruction set), `isa` (the x86-64 level of
-        the native loops that run here, which the environment variable LANGEVIN_ISA limits: "any", "v3" with AVX2, "v4"
-        with AVX-512), `threads`, `compiler`, `torch`, `version`. A reason is "" where there is nothing to explain.
+        the loops of convolutions and noise that run here, which the environment variable LANGEVIN_ISA limits: "any",
+        "v3" with AVX2, "v4" with AVX-512), `threads`, `compiler`, `torch`, `version`. A reason is "" where there is
+        nothing to explain.
     """
     from . import __version__
 
     built = _core.build_info() if _core is not None else {}
-    # On a GPU that this process does not use the question alone would take memory, or fail.
+    # Where this process uses another GPU, the question alone would take memory on the first.
     gpu_reason = why_no_cuda(torch.cuda.current_device() if torch.cuda.is_initialized() else 0)
     return {
         "version": __version__,

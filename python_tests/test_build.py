@@ -277,8 +277,10 @@ def test_backend_info_asks_about_the_gpu_in_use(monkeypatch, initialized, index)
 
 
 def test_a_gpu_without_kernels_warns_once(monkeypatch):
-    monkeypatch.setattr(_native, "why_no_cuda", lambda index=0: "no kernel image is available")
-    _native._core_on.cache_clear()
+    reasons = ["no kernel image is available"]
+    monkeypatch.setattr(_native, "why_no_cuda", lambda index=0: reasons[0])
+    monkeypatch.setattr(_native, "_run", set())
+    _native._warn_slower.cache_clear()
     device = SimpleNamespace(type="cuda", index=None)
     try:
         if _native._core is None:
@@ -289,5 +291,9 @@ def test_a_gpu_without_kernels_warns_once(monkeypatch):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             assert _native.core(device) is None
+        reasons[0] = ""  # a GPU that was full
+        assert _native.core(device) is _native._core
+        reasons[0] = "nobody asks again"
+        assert _native.core(device) is _native._core
     finally:
-        _native._core_on.cache_clear()
+        _native._warn_slower.cache_clear()

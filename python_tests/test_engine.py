@@ -311,7 +311,8 @@ def test_auto_takes_no_factors_that_spoil_a_network():
                 conv = getattr(block.conv2, "conv", block.conv2)
                 block.normalize2.embed.weight[:, 5 :: conv.in_channels] *= 1000  # gamma, alpha and beta of a channel
                 conv.weight[:, 5] /= 1000  # which makes up for it
-    fast = engine.build(model)
+    fast = engine.build(model, batch=2)
+    fast(*inputs(model.shape, 2))  # which leaves the notes as they are
     assert fast.precision == "fp32" and "fp32 for int16, in which scores of its starting points are off" in str(fast)
     assert engine.build(model, precision="int16").precision == "int16"
 
@@ -320,7 +321,8 @@ def test_auto_takes_no_factors_that_spoil_a_network():
 def test_auto_takes_no_factors_that_are_slower(monkeypatch):
     model = make("NCSN", ngf=64)
     monkeypatch.setattr(engine.choice, "why_int16_is_slow", lambda: "it has half the units")
-    fast = engine.build(model)
+    fast = engine.build(model, batch=2)
+    fast(*inputs(model.shape, 2))
     assert fast.precision == "fp32" and "fp32 for int16: it has half the units" in str(fast)
     assert engine.build(model, precision="int16").precision == "int16"
 

@@ -65,7 +65,7 @@ def test_each_file_has_a_process_and_the_first_failure_runs_alone(tmp_path, resu
     assert "alone: RuntimeError: one_kernel: illegal ---" in said
 
 
-@pytest.mark.parametrize("left, limits", [(math.inf, (75, 30)), (60, (45, 60)), (2, (2, 2))])
+@pytest.mark.parametrize("left, limits", [(math.inf, (75, 30)), (60, (45, 60)), (2, (1.5, 2))])
 @pytest.mark.parametrize("fails", [False, True])
 def test_a_file_that_hangs(tmp_path, result, monkeypatch, capsys, left, limits, fails):
     seen = []

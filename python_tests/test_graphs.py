@@ -160,7 +160,7 @@ def test_a_step_has_one_user_at_a_time():
 
 
 @pytest.mark.parametrize("how", ["evicted", "freed", "outdated", "with its engine"])
-def test_a_step_goes_when_its_last_replay_has_ended(how, monkeypatch):
+def test_a_step_goes_when_its_last_replay_has_ended(how):
     model = make("NCSN", (1, 8, 8))
     fast, owner, last = engine.build(model), mock.Mock(), mock.Mock()
     step = graphs.take(fast, 2, None, 3)

@@ -17,7 +17,8 @@ const char* why_no_winograd_int16_cpu() { return isa() == Isa::kAny ? "this CPU 
 const char* why_winograd_int16_is_slow_cpu() {
   if (has_vnni()) return "";
   if (isa() == Isa::kV4) return "with AVX-512 and without VNNI float32 has as many products a second";
-  const bool one_unit = __builtin_cpu_is("znver1") || __builtin_cpu_is("znver2");
+  const bool one_unit = __builtin_cpu_is("znver1") || __builtin_cpu_is("znver2") || __builtin_cpu_is("haswell") ||
+                        __builtin_cpu_is("broadwell");
   return one_unit ? "this CPU has one unit for integer products, and two for those of float32" : "";
 }
 

@@ -7,6 +7,7 @@ times many calls as one graph, and lets them go through inputs that together exc
 import datetime
 import functools
 import math
+import os
 import platform
 import statistics
 import subprocess
@@ -162,12 +163,18 @@ def machine(device="cpu") -> dict:
     """What a row must say about where it was measured: device, threads, torch, git commit, date."""
     cuda = torch.device(device).type == "cuda"
     return {
-        "device": torch.cuda.get_device_name() if cuda else f"{cpu_name()}, {torch.backends.cpu.get_cpu_capability()}",
+        "device": torch.cuda.get_device_name() if cuda else f"{cpu_name()}, {instruction_set()}",
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "commit": commit(),
         "date": datetime.date.today().isoformat(),
     }
+
+
+def instruction_set() -> str:
+    """Torch's name of it, and what ours is limited to."""
+    limit = os.environ.get("LANGEVIN_ISA")
+    return torch.backends.cpu.get_cpu_capability() + (f", LANGEVIN_ISA={limit}" if limit else "")
 
 
 def cpu_name() -> str:

@@ -79,7 +79,7 @@ def sampling_options(function):
             type=click.Choice(PRECISIONS),
             default="auto",
             show_default=True,
-            help="Of networks: int16 is the fastest on most CPUs, fp16 and tf32 are for GPUs; auto is "
+            help="Of networks: int16 is the fastest for wide ones on most CPUs, fp16 and tf32 are for GPUs; auto is "
             "the fastest whose error is far below the noise of a step.",
         ),
         click.option("--device", help="cpu, cuda, cuda:1; default: cuda where it runs."),

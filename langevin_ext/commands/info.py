@@ -23,7 +23,7 @@ def lines(facts):
     """The facts as sentences."""
     yield f"langevin_ext {facts['version']}, torch {facts['torch']}, {facts['cpu']}, {facts['threads']} threads"
     if facts["native"]:
-        yield f"native core:  runs (compiled by {facts['compiler']}; loops for {LOOPS[facts['isa']]})"
+        yield f"native core:  runs (compiled by {facts['compiler']}; convolutions and noise for {LOOPS[facts['isa']]})"
         if reason := why_not_int16():
             yield f"int16 engine: does not run: {reason}"
         else:

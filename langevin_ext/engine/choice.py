@@ -73,16 +73,15 @@ def _fastest_on_cpu(model, batch):
     if model.ngf < WIDE or why_not_int16() or why_not_winograd(model.res1[0].conv1, *model.shape[1:], "int16"):
         return exact
     if reason := why_int16_is_slow():
-        exact.notes.append(f"fp32 for int16: {reason}")
-        return exact
+        return _on_cpu(model, "fp32", batch, [f"fp32 for int16: {reason}"])
     fast = _on_cpu(model, "int16", batch)
     seen = versions(model)
     if _differences.get(model, (None, None))[0] != seen:
         _differences[model] = seen, difference(fast, exact)
     error = _differences[model][1]
     if not error <= ALLOWED:  # or not finite
-        exact.notes.append(f"fp32 for int16, in which scores of its starting points are off by {100 * error:.2g} %")
-        return exact
+        reason = f"fp32 for int16, in which scores of its starting points are off by {100 * error:.2g} %"
+        return _on_cpu(model, "fp32", batch, [reason])
     return fast
 
 
